@@ -21,7 +21,7 @@ export_lock() {
 }
 
 mkdir -p requirements
-uv lock "${1:---upgrade}"
+uv lock --upgrade
 export_lock runtime.txt "What a service needs to run; the container image installs exactly this."
 export_lock local.txt "runtime.txt, PostgreSQL's binaries and the build backend: what \`make up\` needs." \
     --extra local --group build
