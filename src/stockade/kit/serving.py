@@ -1,0 +1,94 @@
+"""Serving an application on a port until a stop signal, and ending without a failed request.
+
+On SIGTERM or SIGINT: readiness says no and every answer asks its client to close the connection (`drain_delay_s`, while
+load balancers look away); then the port closes, requests under way finish (`drain_limit_s`), streams end, pools close.
+A second signal does not wait.
+"""
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from stockade.kit.context import Lifecycle
+from stockade.kit.errors import ConfigurationError
+
+
+class PortError(Exception):
+    """The address cannot be listened on; the message is one line with the next step."""
+
+
+class DrainingServer(uvicorn.Server):
+    """uvicorn with the stop of this module's docstring, and without dying of the signal that it handled."""
+
+    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float) -> None:
+        super().__init__(config)
+        self._lifecycle = lifecycle
+        self._drain_delay_s = drain_delay_s
+        self._close_at = float("inf")
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        if self._lifecycle.draining:
+            self.should_exit = self.force_exit = True
+            return
+        self.drain()
+
+    def drain(self) -> None:
+        self._lifecycle.stopping.set()
+        self._close_at = time.monotonic() + self._drain_delay_s
+
+    async def on_tick(self, counter: int) -> bool:
+        return await super().on_tick(counter) or time.monotonic() >= self._close_at
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises PortError when the port is taken or the address is not of this machine."""
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+    except socket.gaierror as error:
+        raise ConfigurationError(f"The host {host!r} is not an address of this machine.") from error
+    except OSError as error:
+        raise PortError(
+            f"Port {port} on {host} cannot be used ({error.strerror}); stop what uses it or choose another with --port."
+        ) from error
+    return listener
+
+
+async def serve(
+    app: Any,
+    listener: socket.socket,
+    lifecycle: Lifecycle,
+    *,
+    drain_delay_s: float,
+    drain_limit_s: float,
+    started: Callable[[], None] = lambda: None,
+) -> None:
+    """Serve until a stop signal (or `lifecycle.stopping`), then drain; returns when everything is closed."""
+    config = uvicorn.Config(
+        app, loop="none", http="httptools", ws="none", lifespan="on", access_log=False, log_config=None, server_header=False,
+        timeout_graceful_shutdown=int(drain_limit_s), timeout_keep_alive=30, backlog=2048,
+    )  # fmt: skip
+    server = _AnnouncingServer(config, lifecycle, drain_delay_s, started)
+    await server.serve(sockets=[listener])
+
+
+class _AnnouncingServer(DrainingServer):
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float, started: Callable[[], None]
+    ) -> None:
+        super().__init__(config, lifecycle, drain_delay_s)
+        self._announce = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
+
+
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
