@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -54,7 +54,7 @@ def start_writer(base: Path) -> Iterator[StartWriter]:
     started: list[tuple[Path, subprocess.Popen[str]]] = []
 
     def start(
-        directory: Path, *options: str, python: str = sys.executable, uid: int | None = None
+        directory: Path, *options: str, python: str = sys.executable, uid: int | None = None, groups: Sequence[int] = ()
     ) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [python, WRITER, directory, *options],
@@ -62,7 +62,7 @@ def start_writer(base: Path) -> Iterator[StartWriter]:
             env={"PATH": os.environ["PATH"], "PYTHONPATH": PYTHON_PATH, "PYTHONDONTWRITEBYTECODE": "1"},
             user=uid,
             group=uid,
-            extra_groups=None if uid is None else [],
+            extra_groups=groups if os.geteuid() == 0 else None,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,3 +1,4 @@
+import asyncio
 import os
 import signal
 import subprocess
@@ -30,9 +31,14 @@ async def test_a_start_right_after_the_kill_waits_for_the_old_server(
     directory: Path, start_writer: StartWriter
 ) -> None:
     writer = start_writer(directory)
-    wait_for_rows(writer)
+    pid = wait_for_rows(writer)
+    os.kill(pid, signal.SIGSTOP)
     acknowledged = kill(writer)
-    assert await count_after_start(directory) >= acknowledged
+    counting = asyncio.create_task(count_after_start(directory))
+    finished, _ = await asyncio.wait([counting], timeout=1)
+    os.kill(pid, signal.SIGCONT)
+    assert not finished
+    assert await counting >= acknowledged
 
 
 async def test_both_killed_at_once_lose_no_acknowledged_row(directory: Path, start_writer: StartWriter) -> None:
@@ -53,6 +59,14 @@ async def test_the_directory_of_a_running_stockade_is_refused_to_another(
     with pytest.raises(PostgresError, match=rf"in use by another stockade \(process {writer.pid}\); stop it or"):
         await PostgresServer.start(directory)
     assert writer.poll() is None
+
+
+@by_kernel
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, who alone switches to another account")
+async def test_the_groups_of_root_are_not_handed_to_the_server(directory: Path, start_writer: StartWriter) -> None:
+    pid = wait_for_rows(start_writer(directory, groups=[1, 4]))
+    status = Path(f"/proc/{pid}/status").read_text()
+    assert "Groups:\t \n" in status
 
 
 def wait_for_rows(writer: subprocess.Popen[str]) -> int:

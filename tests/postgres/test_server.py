@@ -52,6 +52,8 @@ async def test_it_promises_what_the_design_asks_for(directory: Path) -> None:
     # Byte order, whatever the machine speaks, and yet letters outside ASCII are letters.
     assert await fetch(server, "SELECT 'Z' < 'a' AND 'z' < 'ä'")
     assert await fetch(server, "SELECT lower('GRÖSSE')") == "grösse"
+    await execute(server, "CREATE EXTENSION pg_trgm")
+    assert await fetch(server, "SELECT similarity('öäü', 'öäü')") == 1
     await server.stop()
 
 
@@ -101,12 +103,28 @@ async def test_a_path_too_long_for_a_socket_gets_one_elsewhere_and_keeps_it(base
     elsewhere.rmdir()
 
 
-async def test_variables_of_the_environment_do_not_mislead_it(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_the_server_has_no_rights_beyond_its_account(server: PostgresServer) -> None:
+    status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid_of(server)}/status").read_text().splitlines())
+    account = database_account()
+    assert status["Uid"].split() == [str(account.uid)] * 4
+    assert status["Gid"].split() == [str(account.gid)] * 4
+    assert int(status["CapEff"], 16) == 0
+
+
+async def test_variables_of_the_environment_neither_mislead_nor_reach_it(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STOCKADE_ADMIN_PASSWORD", "secret")
     for name, value in {"PGPORT": "1", "PGDATA": "/nowhere", "PGOPTIONS": "-c fsync=off", "LC_ALL": "nonsense"}.items():
         monkeypatch.setenv(name, value)
     server = await PostgresServer.start(directory)
     monkeypatch.delenv("PGOPTIONS")
     assert await fetch(server, "SHOW fsync") == "on"
+    if sys.platform == "linux":
+        seen = Path(f"/proc/{pid_of(server)}/environ").read_text().split("\0")
+        assert {variable.partition("=")[0] for variable in seen} <= {"PATH", "LC_ALL", "LD_LIBRARY_PATH", "PGDATA", ""}
+        assert "PGDATA=/nowhere" not in seen
     await server.stop()
 
 

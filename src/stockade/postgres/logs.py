@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from pathlib import Path
@@ -49,8 +50,10 @@ class ServerLog:
 
     def truncate(self) -> None:
         """Copy the log to the previous one and empty it. The server goes on at its start, since it only appends."""
-        shutil.copyfile(self.path, self.previous)
-        self.previous.chmod(0o600)
+        # Where the disk is full, room matters more than the past.
+        with contextlib.suppress(OSError):
+            shutil.copyfile(self.path, self.previous)
+            self.previous.chmod(0o600)
         with self.path.open("r+b") as file:
             file.truncate(0)
         self._begun_at = 0

@@ -6,7 +6,7 @@ import asyncio
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -106,7 +106,7 @@ class PostgresServer:
         lock = hold_directory(directory)
         server: Self | None = None
         try:
-            prepared = await asyncio.to_thread(_prepare, directory, account, say)
+            prepared = await _finish(asyncio.to_thread(_prepare, directory, account, say))
             wanted = server_settings(durable=durable, socket_directory=prepared.socket_directory, wishes=settings)
             log = ServerLog(directory)
             server = cls(lock, log, prepared, wanted, say)
@@ -202,7 +202,8 @@ class PostgresServer:
             if time.monotonic() - told > _SAY_EVERY_S:
                 told = time.monotonic()
                 self._say(f"Waiting for PostgreSQL for {waited:.0f} s: {answer or 'no answer yet'}")
-            if await self._pause(POLL_S / 2):
+            # Each call leaves a line in the log of a server that recovers, so a long recovery is asked less often.
+            if await self._pause(min(POLL_S / 2 + waited / 20, 1)):
                 return True
         return False
 
@@ -285,6 +286,16 @@ def _prepare(directory: Path, account: Account, say: Callable[[str], None]) -> _
     return _Prepared(
         cluster_directory(directory), binaries, account, password, prepare_socket_directory(directory, account)
     )
+
+
+async def _finish(work: Coroutine[None, None, _Prepared]) -> _Prepared:
+    """Wait for `work` to its end even when cancelled: initdb must not go on in a directory that is free for others."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def _is_starting(answer: Exception) -> bool:
