@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import asyncpg
 import pytest
 
+from stockade.kit.logs import start_logging
 from stockade.local import without_credentials
 from stockade.postgres import OWNER_ROLE, PostgresServer, bootstrap, role_of
 from stockade.targets import SCHEMAS, SERVICES, migrate
@@ -19,6 +20,9 @@ from tests.world import World
 
 T = TypeVar("T")
 PASSWORDS = {role: f"{role}-of-the-tests" for role in (OWNER_ROLE, *map(role_of, SCHEMAS))}
+
+
+start_logging()
 
 
 @pytest.fixture(scope="session")

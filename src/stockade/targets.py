@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from fastapi import FastAPI
 
+from stockade.inventory.api import SERVICE as INVENTORY
 from stockade.kit.app import create_app
 from stockade.kit.auth import TokenVerifier
 from stockade.kit.background import Background
@@ -19,7 +20,7 @@ from stockade.kit.migrations import apply_migrations, load_migrations
 from stockade.kit.settings import Settings
 from stockade.user.api import SERVICE as USER
 
-SERVICES: tuple[Service, ...] = (USER,)
+SERVICES: tuple[Service, ...] = (USER, INVENTORY)
 NAMES: tuple[str, ...] = tuple(service.name for service in SERVICES)
 SCHEMAS: tuple[str, ...] = tuple(service.schema for service in SERVICES)
 

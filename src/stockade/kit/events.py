@@ -8,7 +8,7 @@ once on the wire, exactly once in its tables. Envelopes are CloudEvents 1.0.
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -20,6 +20,9 @@ from stockade.kit.context import Ctx
 from stockade.kit.database import Connection, Database, Row
 from stockade.kit.ids import uuid7
 from stockade.kit.metrics import OUTBOX_LAG
+
+Apply = Callable[[Any, Sequence[Mapping[str, Any]]], Awaitable[None]]
+"""What a consumer does with a batch of events (envelopes), in order, in the transaction of its cursor."""
 
 BATCH_MAX = 500
 _WAIT_MAX_S = 20.0
@@ -101,7 +104,7 @@ class Consumer:
         self,
         database: Database,
         client: ServiceClient,
-        apply: Callable[[Connection, Mapping[str, Any]], Awaitable[None]],
+        apply: Apply,
     ) -> None:
         self.database = database
         self.client = client
@@ -153,13 +156,12 @@ async def _apply_batch(
     source: str,
     after: int,
     events: list[dict[str, Any]],
-    apply: Callable[[Connection, Mapping[str, Any]], Awaitable[None]],
+    apply: Apply,
 ) -> None:
     position = await connection.fetchval("SELECT position FROM feed_cursors WHERE source = $1 FOR UPDATE", source)
     if position != after:
         return  # Another process of this service has applied the batch meanwhile.
-    for event in events:
-        await apply(connection, event)
+    await apply(connection, events)
     await connection.execute(
         "UPDATE feed_cursors SET position = $2, updated_at = now() WHERE source = $1", source, events[-1]["position"]
     )

@@ -186,9 +186,13 @@ async def _keep_answer(connection: Connection, key: RequestKey, answer: StoredAn
         raise RetryTransaction
 
 
-async def _fingerprint(request: Request) -> bytes:
-    body = await request.body()
+def fingerprint_of(method: str, path: str, body: bytes) -> bytes:
+    """What identifies a request: the same JSON in another order of members is the same request."""
     # What is not JSON will be refused by validation; its raw bytes identify the request as well.
     with contextlib.suppress(ValueError, RecursionError):
         body = json.dumps(json.loads(body), sort_keys=True, separators=(",", ":")).encode()
-    return hashlib.sha256(b"\n".join((request.method.encode(), request.url.path.encode(), body))).digest()
+    return hashlib.sha256(b"\n".join((method.encode(), path.encode(), body))).digest()
+
+
+async def _fingerprint(request: Request) -> bytes:
+    return fingerprint_of(request.method, request.url.path, await request.body())

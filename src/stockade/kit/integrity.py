@@ -7,7 +7,7 @@ An empty result is the promise kept. A check reads one snapshot, so work under w
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, LiteralString
 
 from stockade.kit.database import Connection
 from stockade.kit.metrics import INTEGRITY_VIOLATIONS
@@ -23,7 +23,7 @@ class Check:
 
     id: str
     promise: str
-    query: str
+    query: LiteralString
 
 
 async def run_checks(connection: Connection, *, checks: Sequence[Check], service: str) -> list[dict[str, Any]]:
@@ -33,7 +33,7 @@ async def run_checks(connection: Connection, *, checks: Sequence[Check], service
     await connection.execute("SET LOCAL statement_timeout = '300s'")
     for check in checks:
         began = time.perf_counter()
-        rows = await connection.fetch(check.query + f" LIMIT {FOUND_MAX}", timeout=300)
+        rows = await (await connection.cursor(check.query, timeout=300)).fetch(FOUND_MAX)
         INTEGRITY_VIOLATIONS.labels(service, check.id).set(len(rows))
         findings.append(
             {
