@@ -47,7 +47,7 @@ def _parse(pattern: str, said: str) -> Any:
             return value
         if not isinstance(value, str):
             raise PydanticCustomError("decimal_string", 'must be a decimal number in a string, such as "10" or "2.5"')
-        if not compiled.match(value):
+        if not compiled.fullmatch(value):  # `match` would let a final line break through.
             raise PydanticCustomError("decimal_range", "{said}", {"said": said})
         return Decimal(value)
 
