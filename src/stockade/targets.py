@@ -16,11 +16,14 @@ from stockade.kit.calls import InProcess, Network, ServiceClient, ServiceTokens,
 from stockade.kit.context import Context, Lifecycle, Service
 from stockade.kit.database import Database, connect
 from stockade.kit.errors import ConfigurationError
+from stockade.kit.logs import start_logging
 from stockade.kit.migrations import apply_migrations, load_migrations
-from stockade.kit.settings import Settings
+from stockade.kit.serving import bind, serve
+from stockade.kit.settings import Environment, Settings, read_settings
+from stockade.product_catalog.api import SERVICE as PRODUCT_CATALOG
 from stockade.user.api import SERVICE as USER
 
-SERVICES: tuple[Service, ...] = (USER, INVENTORY)
+SERVICES: tuple[Service, ...] = (USER, PRODUCT_CATALOG, INVENTORY)
 NAMES: tuple[str, ...] = tuple(service.name for service in SERVICES)
 SCHEMAS: tuple[str, ...] = tuple(service.schema for service in SERVICES)
 
@@ -53,6 +56,17 @@ def assemble_one(service: Service, settings: Settings, lifecycle: Lifecycle) -> 
 
     apps[service.name] = create_app(_build_context(service, settings, lifecycle, over_network))
     return apps[service.name]
+
+
+async def serve_one(name: str) -> None:
+    """Serve one service, as the environment says, until a stop signal."""
+    service = service_named(name)
+    settings = read_settings(Environment(), NAMES)
+    start_logging()
+    lifecycle = Lifecycle()
+    listener = bind(settings.host, settings.port)
+    app = assemble_one(service, settings, lifecycle)
+    await serve(app, listener, lifecycle, drain_delay_s=settings.drain_delay_s, drain_limit_s=settings.drain_limit_s)
 
 
 async def migrate(
