@@ -41,6 +41,7 @@ class Place:
     data: Path
     host: str = "127.0.0.1"
     port: int = 8080
+    demo: bool = False
 
 
 def default_data_directory() -> Path:
@@ -105,7 +106,9 @@ async def run_local(place: Place, say: Say) -> None:
     say("stopped")
 
 
-async def _serve_beside(serving: Coroutine[Any, Any, None], server: PostgresServer | None, lifecycle: Lifecycle) -> None:
+async def _serve_beside(
+    serving: Coroutine[Any, Any, None], server: PostgresServer | None, lifecycle: Lifecycle
+) -> None:
     """Serve while the database is watched; a database that cannot be kept alive ends the serving, and is the error."""
     front = asyncio.ensure_future(serving)
     if server is None:

@@ -16,18 +16,21 @@ It imports nothing else of Stockade.
 
 from stockade.postgres.binaries import Binaries, find_binaries
 from stockade.postgres.bootstrap import OWNER_ROLE, bootstrap, role_of
-from stockade.postgres.errors import PostgresError
+from stockade.postgres.errors import DirectoryInUse, PostgresError
 from stockade.postgres.locks import DataLock, hold_directory
 from stockade.postgres.server import PostgresServer
+from stockade.postgres.sockets import find_socket_directory
 
 __all__ = [
     "OWNER_ROLE",
     "Binaries",
     "DataLock",
+    "DirectoryInUse",
     "PostgresError",
     "PostgresServer",
     "bootstrap",
     "find_binaries",
+    "find_socket_directory",
     "hold_directory",
     "role_of",
 ]

@@ -17,6 +17,10 @@ class PostgresError(Exception):
     """
 
 
+class DirectoryInUse(PostgresError):
+    """Another Stockade runs on this data directory."""
+
+
 def disk_full(directory: Path) -> PostgresError:
     """The refusal for a file system without room, wherever it was noticed."""
     return PostgresError(f"The disk that holds {directory} is full: free some space there or choose another --data.")

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from stockade.postgres.errors import PostgresError, unusable
+from stockade.postgres.errors import DirectoryInUse, unusable
 
 LOCK_NAME = "stockade.lock"
 
@@ -64,6 +64,6 @@ def _lock(directory: Path, descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        raise PostgresError(
+        raise DirectoryInUse(
             f"{directory} is in use by another stockade (process {holder}); stop it or choose another --data."
         ) from None

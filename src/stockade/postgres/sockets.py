@@ -33,6 +33,12 @@ def prepare_socket_directory(directory: Path, account: Account) -> Path:
         raise unusable(directory, error) from error
 
 
+def find_socket_directory(directory: Path) -> Path:
+    """Where the server that runs on `directory` has its socket, as `prepare_socket_directory` left it."""
+    nearby = directory / "run"
+    return nearby if _fits(nearby) else Path((directory / _NOTE).read_text().strip())
+
+
 def _fits(directory: Path) -> bool:
     return len(os.fsencode(directory / SOCKET_NAME)) <= PATH_BYTES_MAX
 
