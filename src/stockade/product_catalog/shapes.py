@@ -16,7 +16,8 @@ BARCODES_MAX = 20
 ATTRIBUTES_MAX = 50
 LOOKUP_MAX = 500
 
-_note: TypeAdapter[str] = TypeAdapter(Annotated[Note, Field(max_length=500)])
+_AttributeText = Annotated[Note, Field(max_length=500)]
+_attribute_text: TypeAdapter[str] = TypeAdapter(_AttributeText)
 
 
 def _check_sku(sku: str) -> str:
@@ -45,7 +46,7 @@ def _check_attribute(value: Any) -> bool | str:
         return value
     if not isinstance(value, str):
         raise PydanticCustomError("attribute_type", "must be a string, a number in a string, or true or false")
-    return _note.validate_python(value)
+    return _attribute_text.validate_python(value)
 
 
 Sku = Annotated[Code, AfterValidator(_check_sku)]
@@ -54,7 +55,7 @@ Barcode = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,80}$"), Afte
 """Printable ASCII; what is all digits and as long as a GTIN must have its check digit."""
 Barcodes = Annotated[list[Barcode], Field(max_length=BARCODES_MAX), AfterValidator(_check_distinct)]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,64}$")]
-AttributeValue = Annotated[bool | str, PlainValidator(_check_attribute, json_schema_input_type=bool | str)]
+AttributeValue = Annotated[bool | str, PlainValidator(_check_attribute, json_schema_input_type=bool | _AttributeText)]
 Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=ATTRIBUTES_MAX)]
 
 
