@@ -13,7 +13,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from stockade.front import Front
 from stockade.kit.context import Lifecycle
@@ -199,4 +199,5 @@ def check_first_password(given: Secret) -> None:
 def without_credentials(url: str, database: str) -> str:
     """The same address without user and password, for another database of the server."""
     parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], path=f"/{database}"))
+    query = f"?{parts.query}" if parts.query else ""
+    return f"postgresql://{parts.netloc.rpartition('@')[2]}/{database}{query}"

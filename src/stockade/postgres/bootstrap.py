@@ -89,9 +89,7 @@ async def _connected(admin_url: str, database: str | None) -> AsyncGenerator[asy
     """A session, in which every error of the server becomes a PostgresError that names the server, not the password."""
     place = _place_of(admin_url, database)
     try:
-        connection = await asyncpg.connect(
-            admin_url, database=database, timeout=_CONNECT_TIMEOUT_S, command_timeout=_STATEMENT_TIMEOUT_S
-        )
+        connection = await _connect(admin_url, database)
     except (asyncpg.InvalidPasswordError, asyncpg.InvalidAuthorizationSpecificationError):
         raise PostgresError(f"{place} refuses the user or the password: check the database URL.") from None
     except TimeoutError:
@@ -119,6 +117,17 @@ async def _connected(admin_url: str, database: str | None) -> AsyncGenerator[asy
         raise PostgresError(f"{place} could not be prepared: {_first_line(error)}") from None
     finally:
         await _close(connection)
+
+
+async def _connect(admin_url: str, database: str | None) -> asyncpg.Connection:
+    wait_s, limit_s = _CONNECT_TIMEOUT_S, _STATEMENT_TIMEOUT_S
+    try:
+        return await asyncpg.connect(admin_url, database=database, timeout=wait_s, command_timeout=limit_s)
+    except asyncpg.InvalidCatalogNameError:
+        if database is not None:
+            raise
+        # The URL names the database that is yet to be made; every server has this one to enter by.
+        return await asyncpg.connect(admin_url, database="postgres", timeout=wait_s, command_timeout=limit_s)
 
 
 async def _close(connection: asyncpg.Connection) -> None:
