@@ -15,7 +15,7 @@ Sources = Mapping[str, str]
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 500
 KIT_LINES_MAX = 2000
-KIT_MODULES_MAX = 16
+KIT_MODULES_MAX = 20
 EMPTY_NAMES = {"base", "common", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
 SQL_METHODS = {"execute", "executemany", "fetch", "fetchmany", "fetchrow", "fetchval"}
 # Roles, databases and migrations are named by statements that take no parameters; there the server quotes the names.
@@ -46,12 +46,12 @@ def find_long_modules(sources: Sources) -> list[str]:
 def find_growth_of_the_kit(sources: Sources) -> list[str]:
     """Shared code is the code that every service pays for; what one service needs belongs there."""
     modules = [path for path in sources if not path.endswith("__init__.py")]
-    lines = sum(len(text.splitlines()) for text in sources.values())
+    lines = sum(1 for text in sources.values() for line in text.splitlines() if line.strip())
     breaches: list[str] = []
     if len(modules) > KIT_MODULES_MAX:
         breaches.append(f"the kit has {len(modules)} modules, at most {KIT_MODULES_MAX}")
     if lines > KIT_LINES_MAX:
-        breaches.append(f"the kit has {lines} lines, at most {KIT_LINES_MAX}")
+        breaches.append(f"the kit has {lines} lines that are not blank, at most {KIT_LINES_MAX}")
     return breaches
 
 
