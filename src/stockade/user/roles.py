@@ -33,6 +33,7 @@ SERVICE_PERMISSIONS: Mapping[str, frozenset[str]] = {
     "order-service": frozenset(
         {
             "products:read",
+            "warehouses:read",
             "reservations:write",
             "reservations:read",
             "movements:write",
