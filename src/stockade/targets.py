@@ -20,11 +20,12 @@ from stockade.kit.logs import start_logging
 from stockade.kit.migrations import apply_migrations, load_migrations
 from stockade.kit.serving import bind, serve
 from stockade.kit.settings import Environment, Settings, read_settings
+from stockade.order.api import SERVICE as ORDER
 from stockade.product_catalog.api import SERVICE as PRODUCT_CATALOG
 from stockade.supplier.api import SERVICE as SUPPLIER
 from stockade.user.api import SERVICE as USER
 
-SERVICES: tuple[Service, ...] = (USER, PRODUCT_CATALOG, INVENTORY, SUPPLIER)
+SERVICES: tuple[Service, ...] = (USER, PRODUCT_CATALOG, INVENTORY, ORDER, SUPPLIER)
 NAMES: tuple[str, ...] = tuple(service.name for service in SERVICES)
 SCHEMAS: tuple[str, ...] = tuple(service.schema for service in SERVICES)
 
