@@ -77,9 +77,9 @@ async def sell(shop: Shop) -> Any:
     assert (refused["code"], refused["lines"][0]["available"]) == ("insufficient_stock", "20")
     lines = [{"sku": sku, "quantity": "6", "unit_price": "4"} for sku in SKUS]
     body = {"customer": "ANN", "warehouse": "MAIN", "lines": lines, "allocate": "all"}
-    order = await shop.post("/orders", body, key="the first order")
+    order = await shop.post("/orders", body, key="the-first-order")
     assert order["status"] == "allocated"
-    assert (await shop.post("/orders", body, key="the first order"))["id"] == order["id"]
+    assert (await shop.post("/orders", body, key="the-first-order"))["id"] == order["id"]
     assert [await shop.available(sku) for sku in SKUS] == ["14", "14", "14"]
     return order
 
