@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from stockade.demo import load_demo
 from stockade.front import Front
 from stockade.kit.context import Lifecycle
 from stockade.kit.database import Database
-from stockade.kit.errors import ConfigurationError
+from stockade.kit.errors import ConfigurationError, Refusal
 from stockade.kit.logs import start_logging
 from stockade.kit.serving import bind, serve
 from stockade.kit.settings import DatabaseAccess, Environment, Secret, Settings, refuse_weak_secret
@@ -26,6 +27,7 @@ from stockade.postgres import OWNER_ROLE, PostgresServer, bootstrap, hold_direct
 from stockade.targets import SCHEMAS, SERVICES, assemble_all, migrate
 from stockade.user.accounts import BOOTSTRAP, count_accounts, create_account
 from stockade.user.passwords import LENGTH_MIN, hash_password
+from stockade.user.signing import read_signing_keys
 
 DATABASE = "stockade"
 _FIRST_EMAIL = "admin@stockade.local"
@@ -92,11 +94,15 @@ async def run_local(place: Place, say: Say) -> None:
             front = Front(assemble_all(settings_of, lifecycle))
             address = f"http://{place.host}:{listener.getsockname()[1]}"
 
+            settings = settings_of["user-service"]
+
             def announce() -> None:
                 say(f"ready in {time.monotonic() - began:.1f} s: {address} (Ctrl-C stops it)")
                 say(f"next: curl {address}/health/ready, or the walk through a day in README.md")
+                if place.demo:
+                    loading = asyncio.ensure_future(_load_demo(address, settings, say))
+                    stack.callback(loading.cancel)
 
-            settings = settings_of["user-service"]
             serving = serve(
                 front, listener, lifecycle, drain_delay_s=settings.drain_delay_s, drain_limit_s=settings.drain_limit_s,
                 started=announce,
@@ -104,6 +110,14 @@ async def run_local(place: Place, say: Say) -> None:
             await _serve_beside(serving, server, lifecycle)
             say("stopping: every request is answered; closing the database")
     say("stopped")
+
+
+async def _load_demo(address: str, settings: Settings, say: Say) -> None:
+    assert settings.jwt_secret is not None, "made by LocalSecrets"
+    try:
+        await load_demo(address, read_signing_keys(settings.jwt_secret.value()), settings.issuer, say)
+    except Refusal as refusal:
+        say(f"demo: not loaded to the end ({refusal.detail}); start again with --demo to go on")
 
 
 async def _serve_beside(

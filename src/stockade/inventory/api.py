@@ -64,7 +64,7 @@ async def get_warehouses(
     return await context.database.read(warehouses.list_warehouses, limit=limit, cursor=cursor)
 
 
-@router.get("/warehouses/{code}", tags=["warehouses"])
+@router.get("/warehouses/{code:path}", tags=["warehouses"])
 async def get_warehouse(
     context: Ctx, code: Code, response: Response, _: Actor = require("warehouses:read")
 ) -> Warehouse:
@@ -73,7 +73,7 @@ async def get_warehouse(
     return warehouse
 
 
-@router.patch("/warehouses/{code}", tags=["warehouses"])
+@router.patch("/warehouses/{code:path}", tags=["warehouses"])
 async def patch_warehouse(
     context: Ctx,
     code: Code,
@@ -119,7 +119,7 @@ async def get_items(
     return await context.database.read(items.list_items, limit=limit, cursor=cursor)
 
 
-@router.get("/items/{sku}", tags=["items"])
+@router.get("/items/{sku:path}", tags=["items"])
 async def get_item(context: Ctx, sku: Code, _: Actor = require("stock:read")) -> Item:
     return await context.database.read(items.get_item, sku=sku)
 
@@ -182,7 +182,7 @@ async def get_stock(
     )
 
 
-@router.get("/stock/{sku}", tags=["stock"])
+@router.get("/stock/{sku:path}", tags=["stock"])
 async def get_totals(context: Ctx, sku: Code, _: Actor = require("stock:read")) -> StockTotals:
     """One item over all warehouses."""
     return await items.with_known_item(context, sku, lambda: context.database.read(stock.get_totals, sku=sku))
