@@ -118,13 +118,23 @@ async def test_a_repeated_request_answers_the_same(world: World):
     assert reused["code"] == "idempotency_key_reused"
 
 
-async def test_half_a_character_in_a_name_of_a_field_is_answered_like_any_other_mistake(world: World):
-    body = '{"products": [{"\\ud800": 1, "sku": "A", "name": "\\ud800"}, {"sku": "B", "name": "B"}]}'
+@pytest.mark.parametrize(
+    ("product", "pointer"),
+    [
+        (r'{"sku": "A", "name": "\ud800"}', "/name"),
+        (r'{"sku": "\ud800", "name": "A"}', "/sku"),
+        (r'{"sku": "A", "name": "A", "\ud800": 1}', ""),
+        (r'{"sku": "A", "name": "A", "attributes": {"\ud800": "1"}}', "/attributes/\ufffd\ufffd\ufffd/[key]"),
+    ],
+)
+async def test_half_a_character_is_a_mistake_like_any_other(world: World, product: str, pointer: str):
+    body = f'{{"products": [{product}, {{"sku": "B", "name": "B"}}]}}'
     answer = await buyer(world).request(
         "POST", "/products/bulk", content=body, headers={"Content-Type": "application/json"}
     )
     assert answer.status_code == 200, answer.text
     assert outcomes(answer.json()["results"]) == ["string_unicode", 201]
+    assert answer.json()["results"][0]["errors"][0]["pointer"] == pointer
 
 
 @pytest.mark.parametrize("body", [{}, {"products": None}, {"products": {}}, {"products": [], "more": 1}, []])

@@ -358,6 +358,14 @@ async def test_other_services_look_products_up_by_sku(world: World):
     assert outside.status_code == 404
 
 
+async def test_the_description_of_the_api_has_what_is_public(world: World):
+    paths = (await world.http.get("/openapi.json")).json()["paths"]
+    own = {path for path in paths if path.removeprefix("/api/v1/").startswith(("product", "categ", "unit", "barcode"))}
+    expected = ("products", "products/bulk", "products/{sku}", "products/{sku}/history", "barcodes/{code}")
+    assert own == {f"/api/v1/{path}" for path in (*expected, "categories", "units")}
+    assert not [path for path in paths if path.startswith("/internal")]
+
+
 async def test_of_many_who_make_the_same_sku_at_once_one_does(world: World):
     answers = await asyncio.gather(
         *(buyer(world).request("POST", "/products", {"sku": "A-1", "name": f"Name {n}"}) for n in range(16))

@@ -93,8 +93,7 @@ def _parse(item: object) -> NewProduct | Rejected:
 
 def _field_error(found: Any) -> FieldError:
     pointer = "".join(f"/{str(part).replace('~', '~0').replace('/', '~1')}" for part in found["loc"])
-    # A member's name may hold half of a surrogate pair, which no answer can be encoded with.
-    return {"pointer": pointer.encode(errors="replace").decode(), "code": found["type"], "detail": found["msg"]}
+    return {"pointer": pointer, "code": found["type"], "detail": found["msg"]}
 
 
 def _reject(sku: str | None, errors: Sequence[FieldError]) -> Rejected:

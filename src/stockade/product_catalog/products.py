@@ -137,13 +137,17 @@ _LIST = """
 
 # Every letter and digit of a SKU sorts before ~, so what begins with a text lies between it and the text with ~ behind.
 # The words are quoted for tsquery and hold neither quotes nor backslashes, being what such characters separate.
+# Materialized, because the planner would rather walk all SKUs in order and hope that a page of matches comes early.
 _SEARCH = r"""
-    SELECT sku FROM products
-     WHERE sku > $1 AND ($3::text[] IS NULL OR category = ANY ($3)) AND ($4::boolean IS NULL OR is_active = $4)
-       AND (lower(sku) BETWEEN lower($5) AND lower($5) || '~'
+    WITH found AS MATERIALIZED (
+        SELECT sku, category, is_active FROM products
+         WHERE lower(sku) BETWEEN lower($5) AND lower($5) || '~'
             OR name_words @@ (
                 SELECT string_agg('''' || word || ''':*', ' & ')::tsquery
-                  FROM unnest(regexp_split_to_array(lower($5), '[\s!-/:-@\[-`{-~]+')) AS word WHERE word <> ''))
+                  FROM unnest(regexp_split_to_array(lower($5), '[\s!-/:-@\[-`{-~]+')) AS word WHERE word <> '')
+    )
+    SELECT sku FROM found
+     WHERE sku > $1 AND ($3::text[] IS NULL OR category = ANY ($3)) AND ($4::boolean IS NULL OR is_active = $4)
      ORDER BY sku LIMIT $2
 """
 
