@@ -33,15 +33,19 @@ async def run_checks(connection: Connection, *, checks: Sequence[Check], service
     await connection.execute("SET LOCAL statement_timeout = '300s'")
     for check in checks:
         began = time.perf_counter()
-        rows = await (await connection.cursor(check.query, timeout=300)).fetch(FOUND_MAX)
-        INTEGRITY_VIOLATIONS.labels(service, check.id).set(len(rows))
+        found: list[str] = []
+        async for row in connection.cursor(check.query, timeout=300):
+            found.append(str(row[0]))
+            if len(found) == FOUND_MAX:
+                break
+        INTEGRITY_VIOLATIONS.labels(service, check.id).set(len(found))
         findings.append(
             {
                 "id": check.id,
                 "promise": check.promise,
                 "service": service,
-                "violations": len(rows),
-                "examples": [str(row[0]) for row in rows[:_EXAMPLES_MAX]],
+                "violations": len(found),
+                "examples": found[:_EXAMPLES_MAX],
                 "took_ms": round((time.perf_counter() - began) * 1000),
             }
         )
