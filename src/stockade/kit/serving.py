@@ -42,6 +42,8 @@ class DrainingServer(uvicorn.Server):
         self._close_at = time.monotonic() + self._drain_delay_s
 
     async def on_tick(self, counter: int) -> bool:
+        if self._lifecycle.draining and self._close_at == float("inf"):
+            self.drain()  # Somebody else decided to stop, such as who watches a database that cannot be kept alive.
         return await super().on_tick(counter) or time.monotonic() >= self._close_at
 
 
