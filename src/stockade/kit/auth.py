@@ -19,6 +19,7 @@ from joserfc import jwt
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey
 
+from stockade.kit.calls import for_everybody
 from stockade.kit.errors import Forbidden, Refusal, Unauthenticated, Unavailable
 from stockade.kit.logs import actor_id
 
@@ -69,10 +70,9 @@ class TokenVerifier:
     async def verify(self, token: str) -> Actor:
         """The actor of a token. Raises Unauthenticated for anything that is not a valid, unexpired ES256 token of ours."""
         known = self._verdicts.get(token)
-        if known is not None:
-            if known[0] > time.time():
-                return known[1]
-            del self._verdicts[token]
+        # Only while the keys are fresh: a token that comes all the time must not outlive the key that signed it.
+        if known is not None and known[0] > time.time() and self._age_of_keys_s() <= _KEYS_FRESH_S:
+            return known[1]
         if len(token) > _TOKEN_LENGTH_MAX:
             raise Unauthenticated("The token is too long.", code="invalid_token")
         expires_at, actor = await self._check(token)
@@ -94,33 +94,37 @@ class TokenVerifier:
             )
             registry.validate(claims)
             return float(claims["exp"]), _read_actor(claims)
-        except (JoseError, ValueError, KeyError, TypeError) as error:
+        except (JoseError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise Unauthenticated(
                 "The token is not valid or has expired; sign in again.", code="invalid_token"
             ) from error
 
     async def _find_key(self, key_id: str) -> ECKey:
-        age = time.monotonic() - self._fetched_at
-        if age > _KEYS_FRESH_S or (key_id not in self._keys and age > _KEYS_RETRY_S):
+        age_s = self._age_of_keys_s()
+        if age_s > _KEYS_FRESH_S or (key_id not in self._keys and age_s > _KEYS_RETRY_S):
             async with self._lock:
                 await self._refresh()
         return self._keys[key_id]
 
     async def _refresh(self) -> None:
-        if time.monotonic() - self._fetched_at < _KEYS_RETRY_S:
+        if self._age_of_keys_s() < _KEYS_RETRY_S:
             return
         try:
-            document = await self.fetch_keys()
-        except Refusal as error:
+            document = await for_everybody(self.fetch_keys)
+            keys = {key["kid"]: ECKey.import_key(key) for key in document["keys"]}
+        except (Refusal, JoseError, ValueError, KeyError, TypeError) as error:
             if not self._keys:
                 raise Unavailable(
                     "The keys for verifying tokens cannot be fetched; try again.", code="keys_unavailable"
                 ) from error
             self._fetched_at = time.monotonic() - _KEYS_FRESH_S + _KEYS_RETRY_S
             return
-        self._keys = {key["kid"]: ECKey.import_key(key) for key in document["keys"]}
+        self._keys = keys
         self._fetched_at = time.monotonic()
         self._verdicts.clear()  # A withdrawn key must not live on in remembered verdicts.
+
+    def _age_of_keys_s(self) -> float:
+        return time.monotonic() - self._fetched_at
 
 
 _bearer = HTTPBearer(auto_error=False, description="An access token of `POST /api/v1/auth/login`.")

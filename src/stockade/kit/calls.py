@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from urllib.parse import urlencode
 
 import aiohttp
@@ -27,6 +27,8 @@ AsgiApp = Callable[
 
 deadline: ContextVar[float] = ContextVar("deadline", default=float("inf"))
 """When the present request must be answered, on the monotonic clock."""
+
+T = TypeVar("T")
 
 _TIMEOUT_S = 10.0
 _ATTEMPTS_MAX = 3
@@ -225,6 +227,15 @@ class ServiceClient:
         return answer
 
 
+async def for_everybody(fetch: Callable[[], Awaitable[T]]) -> T:
+    """Fetch what many requests share, without the deadline of the one that needs it first: anybody can name a short one."""
+    before = deadline.set(float("inf"))
+    try:
+        return await fetch()
+    finally:
+        deadline.reset(before)
+
+
 class ServiceTokens:
     """The short token of this service, fetched from the user-service against the service's own secret and renewed in time."""
 
@@ -240,7 +251,7 @@ class ServiceTokens:
         if time.monotonic() >= self._renew_at:
             async with self._lock:
                 if time.monotonic() >= self._renew_at:
-                    await self._renew()
+                    await for_everybody(self._renew)
         return self._token
 
     async def _renew(self) -> None:
