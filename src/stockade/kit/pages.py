@@ -20,7 +20,8 @@ T = TypeVar("T")
 Row = TypeVar("Row")
 
 PageSize = Annotated[int, Query(ge=1, le=PAGE_SIZE_MAX, description="Items per page.")]
-CursorText = Annotated[str | None, Query(max_length=400, description="`next` of the page before.")]
+# A key may be an e-mail address of 254 characters, of up to four bytes each, in base64.
+CursorText = Annotated[str | None, Query(max_length=2_000, description="`next` of the page before.")]
 
 
 class Page(Shape, Generic[T]):
@@ -32,7 +33,8 @@ class Page(Shape, Generic[T]):
 
 def encode_cursor(*key: Any) -> str:
     """The cursor after the item with this key; its parts must be strings or whole numbers."""
-    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":"), default=str).encode()).decode().rstrip("=")
+    text = json.dumps(key, separators=(",", ":"), default=str, ensure_ascii=False)
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str | None, *kinds: Callable[[str], Any]) -> tuple[Any, ...] | None:
@@ -44,10 +46,10 @@ def decode_cursor(cursor: str | None, *kinds: Callable[[str], Any]) -> tuple[Any
         if not isinstance(parts, list) or len(parts) != len(kinds):  # pyright: ignore[reportUnknownArgumentType]
             raise ValueError("wrong number of parts")
         texts = [str(part) for part in parts]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if any("\0" in text for text in texts):
+        if b"\0" in "".join(texts).encode():  # Which refuses half a surrogate pair as well.
             raise ValueError("not a key")
         return tuple(kind(text) for kind, text in zip(kinds, texts, strict=True))
-    except (ValueError, binascii.Error, RecursionError) as error:
+    except (ValueError, ArithmeticError, binascii.Error, RecursionError) as error:
         raise Invalid.field(
             "query/cursor", "unknown_cursor", "This cursor is not one of this list; start without a cursor."
         ) from error
