@@ -10,6 +10,7 @@ from stockade.kit.metrics import BACKGROUND_FAILURES
 Round = Callable[[], Awaitable[object]]
 
 _BACKOFF_MAX_S = 30.0
+_DOUBLINGS_MAX = 16
 
 
 class Background:
@@ -47,5 +48,5 @@ class Background:
                     "background round failed",
                     **{"event.action": name, "error.type": type(error).__name__, "error.message": str(error)},
                 )
-            pause = min(_BACKOFF_MAX_S, every_s * 2**failures) if failures else every_s
+            pause = min(_BACKOFF_MAX_S, every_s * 2 ** min(failures, _DOUBLINGS_MAX)) if failures else every_s
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, not a secret
