@@ -61,6 +61,16 @@ async def count_stock(api: Api, sku: str) -> Decimal:
     return sum((Decimal(level["on_hand"]) for level in levels), Decimal(0))
 
 
+async def read_events(world: World) -> list[dict[str, Any]]:
+    """What the supplier-service has told others, in order."""
+    connection = await world.connect("supplier")
+    try:
+        rows = await connection.fetch("SELECT type, subject, data FROM outbox ORDER BY position")
+    finally:
+        await connection.close()
+    return [dict(row) | {"data": json.loads(row["data"])} for row in rows]
+
+
 async def find_violations(world: World) -> list[dict[str, Any]]:
     """What the supplier-service's self-audit finds wrong."""
     context = world.context(SERVICE)

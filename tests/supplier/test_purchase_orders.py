@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stockade.kit.ids import uuid7
-from tests.supplier.purchasing import found_company, goods, order_of, send_order, watch_line
+from tests.supplier.purchasing import found_company, goods, order_of, read_events, send_order, watch_line
 from tests.world import Api, World
 
 LINE = {"sku": "A-1", "quantity": "10", "unit_cost": "2.5"}
@@ -19,15 +19,6 @@ async def draft(api: Api, **fields: Any) -> dict[str, Any]:
 
 async def take(api: Api, order: dict[str, Any], step: str, expect: int = 200, **options: Any) -> dict[str, Any]:
     return await api.post(f"/purchase-orders/{order['id']}/{step}", expect=expect, **options)
-
-
-async def read_events(world: World) -> list[dict[str, Any]]:
-    connection = await world.connect("supplier")
-    try:
-        rows = await connection.fetch("SELECT type, subject, data FROM outbox ORDER BY position")
-    finally:
-        await connection.close()
-    return [dict(row) for row in rows]
 
 
 async def test_a_draft_says_what_was_asked_for(world: World):
@@ -117,6 +108,18 @@ async def test_an_unknown_supplier_is_pointed_at(world: World):
 async def test_it_points_at_the_field_that_makes_no_sense(world: World, change: dict[str, Any], pointer: str):
     refused = await world.as_("purchasing").post("/purchase-orders", order_of(LINE) | change, expect=422)
     assert [error["pointer"] for error in refused["errors"]] == [pointer]
+
+
+async def test_more_skus_than_the_catalog_is_asked_for_at_once_are_all_checked(world: World):
+    skus = [f"P-{number}" for number in range(250)]
+    manager = await found_company(world)
+    products = [{"sku": sku, "name": sku, "unit": "each"} for sku in skus]
+    await manager.post("/products/bulk", {"products": products}, expect=200)
+    lines = [LINE | {"sku": sku} for sku in skus]
+    assert len((await manager.post("/purchase-orders", order_of(*lines)))["lines"]) == 250
+    lines[30]["sku"], lines[249]["sku"] = "NO-1", "NO-2"
+    refused = await manager.post("/purchase-orders", order_of(*lines), expect=422)
+    assert [error["pointer"] for error in refused["errors"]] == ["/lines/30/sku", "/lines/249/sku"]
 
 
 async def test_a_thousand_lines_are_one_order(world: World):

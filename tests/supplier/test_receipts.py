@@ -10,7 +10,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from stockade.kit.ids import uuid7
-from tests.supplier.purchasing import count_stock, find_violations, found_company, goods, order_of, send_order
+from tests.supplier.purchasing import (
+    count_stock,
+    find_violations,
+    found_company,
+    goods,
+    order_of,
+    read_events,
+    send_order,
+)
 from tests.world import Api, World
 
 LINE = {"sku": "A-1", "quantity": "10", "unit_cost": "2.5"}
@@ -53,6 +61,15 @@ async def test_the_movement_names_the_receipt_the_receiver_and_the_cost(world: W
     assert movement["occurred_at"] == receipt["received_at"]
     assert (movement["actor"], receipt["received_by"]) == ("a-worker", "a-worker")
     assert {entry["unit_cost"] for entry in movement["entries"]} == {"2.5"}
+
+
+async def test_a_posted_receipt_is_told_once(world: World):
+    manager = await found_company(world, "A-1")
+    order = await send_order(manager, LINE)
+    receipt = await receive(manager, order, goods(order, "3"), key="once")
+    await receive(manager, order, goods(order, "3"), key="once")
+    told = [event for event in await read_events(world) if event["type"] == "receipt.posted"]
+    assert told == [{"type": "receipt.posted", "subject": receipt["id"], "data": receipt}]
 
 
 async def test_the_last_goods_complete_the_order(world: World):
@@ -322,6 +339,15 @@ async def test_the_audit_finds_a_line_that_disagrees_with_its_receipts(world: Wo
     [finding] = await find_violations(world)
     assert (finding["id"], finding["violations"]) == ("I9", 1)
     assert order["number"] in finding["examples"][0]
+
+
+async def test_the_public_self_audit_answers_for_purchasing_as_well(world: World):
+    await found_company(world)
+    report = await world.as_("auditor").get("/integrity")
+    ours = {
+        found["id"]: found["violations"] for found in report["invariants"] if found["service"] == "supplier-service"
+    }
+    assert ours == {"I9": 0, "I16": 0}
 
 
 QUANTITIES = st.integers(1, 8_000_000).map(lambda millionths: Decimal(millionths).scaleb(-6))

@@ -7,8 +7,26 @@ from uuid import UUID
 import pytest
 
 from stockade.kit.context import Context
-from stockade.kit.errors import Refusal
-from stockade.supplier.receipts import Begun, begin_receipt, claim_attempt, settle_receipt, withdraw_receipt
+from stockade.kit.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Refusal,
+    TooLarge,
+    TooMany,
+    Unauthenticated,
+    Unavailable,
+)
+from stockade.supplier.calls import is_final
+from stockade.supplier.receipts import (
+    Begun,
+    begin_receipt,
+    claim_attempt,
+    claim_due_receipt,
+    settle_receipt,
+    withdraw_receipt,
+)
 from stockade.supplier.receiving import attempt, finish_receipts, give_up, take_into_stock
 from stockade.supplier.shapes import NewReceipt
 from tests.supplier.purchasing import (
@@ -180,17 +198,37 @@ async def test_one_attempt_at_a_time_holds_a_receipt(world: World):
     assert sorted(claims) == [False] * 4 + [True]
 
 
-async def test_many_processes_finish_many_receipts_once_each(world: World):
-    manager = await found_company(world, "A-1")
+async def leave_receipts(world: World, manager: Api, count: int) -> None:
+    """As many receipts as said, each of an order of its own, as a process leaves them that dies in the first step."""
     context = world.context(SERVICE)
     await context.background.stop()
-    for _ in range(6):
+    for _ in range(count):
         order = await send_order(manager, LINE)
         body = goods(order, "4")
         key = key_of(order, body, f"key-of-{order['id']}")
         new = NewReceipt.model_validate(body)
         await context.database.run(begin_receipt, actor=BUYER, key=key, order_id=UUID(order["id"]), new=new)
     await let_time_pass(world)
+
+
+async def test_a_process_takes_another_receipt_than_the_one_that_is_just_being_taken(world: World):
+    await leave_receipts(world, await found_company(world, "A-1"), 2)
+    one, other = await world.connect("supplier"), await world.connect("supplier")
+    try:
+        async with one.transaction(), asyncio.timeout(5):
+            first = await claim_due_receipt(one)
+            assert first is not None
+            assert await claim_due_receipt(other) not in (None, first)
+            assert await claim_due_receipt(other) is None
+    finally:
+        await one.close()
+        await other.close()
+
+
+async def test_many_processes_finish_many_receipts_once_each(world: World):
+    manager = await found_company(world, "A-1")
+    context = world.context(SERVICE)
+    await leave_receipts(world, manager, 6)
     await asyncio.gather(*(finish_receipts(context) for _ in range(3)))
     receipts = (await manager.get("/receipts"))["items"]
     assert [receipt["status"] for receipt in receipts] == ["posted"] * 6
@@ -227,6 +265,39 @@ async def test_what_says_nothing_about_the_movement_never_withdraws_its_receipt(
         await attempt(context, receipt_id)
     assert caught.value.code == "receipt_pending"
     assert (await manager.get(f"/receipts/{receipt_id}"))["status"] == "posting"
+
+
+@pytest.mark.parametrize(
+    ("refusal", "expected"),
+    [
+        (Invalid("", code="unknown_sku"), True),
+        (Conflict("", code="insufficient_stock"), True),
+        (TooLarge("", code="body_too_large"), True),
+        (Invalid("", code="occurred_in_future"), False),
+        (Invalid("", code="idempotency_key_reused"), False),
+        (Unauthenticated(""), False),
+        (Forbidden(""), False),
+        (NotFound("", code="no_such_route"), False),
+        (TooMany(""), False),
+        (Unavailable(""), False),
+    ],
+)
+def test_only_a_decision_about_the_movement_is_final(refusal: Refusal, expected: bool):
+    assert is_final(refusal) is expected
+
+
+async def test_nobody_repeats_a_movement_whose_key_may_be_forgotten(world: World):
+    await leave_receipts(world, await found_company(world, "A-1"), 1)
+    database = world.context(SERVICE).database
+    owner = await world.connect("supplier", role="stockade_owner")
+    try:
+        receipt_id = await owner.fetchval("UPDATE receipts SET received_at = now() - interval '6 days' RETURNING id")
+        assert await database.run(claim_due_receipt) is None
+        assert not await database.run(claim_attempt, receipt_id=receipt_id)
+        await owner.execute("UPDATE receipts SET received_at = now() - interval '5 days 23 hours'")
+        assert await database.run(claim_due_receipt) == receipt_id
+    finally:
+        await owner.close()
 
 
 async def test_each_failed_attempt_waits_longer_than_the_one_before(world: World):

@@ -72,14 +72,14 @@ async def begin_receipt(
 
 
 async def claim_attempt(connection: Connection, *, receipt_id: UUID) -> bool:
-    """Take the next attempt at a receipt, unless it is finished, somebody has it, or it rests after a failure."""
+    """Take the next attempt at a receipt, unless it is finished, too old, somebody's, or resting after a failure."""
     is_claimed = await connection.fetchval(
         """
         UPDATE receipts SET attempts = attempts + 1, next_attempt_at = now() + $2::text::interval
-         WHERE id = $1 AND status = 'posting' AND next_attempt_at <= now()
+         WHERE id = $1 AND status = 'posting' AND next_attempt_at <= now() AND received_at > now() - $3::text::interval
         RETURNING true
         """,
-        receipt_id, LEASE,
+        receipt_id, LEASE, KEY_LIFETIME,
     )  # fmt: skip
     return is_claimed is True
 
