@@ -34,6 +34,8 @@ _ACQUIRE_TIMEOUT_S = 5.0
 _LOST = (
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    # What asyncpg raises for a query on a connection whose end it has read but not yet acted upon.
+    asyncpg.InternalClientError,
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
