@@ -59,8 +59,9 @@ async def read_events(database: Database, *, after: int, limit: int) -> tuple[li
     """The events behind a position, and the newest position that is settled.
 
     A position is settled when every transaction that might still commit a lower one has ended: positions are taken by
-    transactions that already have a number, so once all numbers below the present maximum are finished, everything up
-    to the position read before is final.
+    transactions that already have a number, so once all numbers below one that is drawn now are finished, everything up
+    to the position read before is final. (The upper end of a snapshot would not do: it is the newest transaction that
+    has ended, and one with a higher number may be open.)
     """
     newest = await database.read(_read_newest)
     if newest <= after:
@@ -92,6 +93,7 @@ def feed_router() -> APIRouter:
             events, newest = await read_events(context.database, after=after, limit=limit)
             if events or loop.time() >= until or context.lifecycle.draining:
                 return {"events": events, "newest": newest}
+            after = newest  # Nothing of ours will ever appear up to there, so it need not be settled again.
             await asyncio.sleep(_POLL_S)
 
     return router
@@ -115,11 +117,11 @@ class Consumer:
         after = await self.database.run(_read_cursor, source=self.client.target)
         answer = await self.client.get("/internal/events", query={"after": after, "wait_s": 10}, timeout_s=15)
         events = answer["events"]
-        last = events[-1]["position"] if events else after
+        last = events[-1]["position"] if events else answer["newest"]
         OUTBOX_LAG.labels(self.database.service, self.client.target).set(max(0, answer["newest"] - last))
-        if events:
+        if last > after:
             await self.database.run(
-                _apply_batch, source=self.client.target, after=after, events=events, apply=self.apply
+                _apply_batch, source=self.client.target, after=after, last=last, events=events, apply=self.apply
             )
 
 
@@ -128,7 +130,7 @@ async def _read_newest(connection: Connection) -> int:
 
 
 async def _read_horizon(connection: Connection) -> int:
-    return await connection.fetchval("SELECT pg_snapshot_xmax(pg_current_snapshot())::text::bigint")
+    return await connection.fetchval("SELECT pg_current_xact_id()::text::bigint")
 
 
 async def _has_settled(connection: Connection, *, horizon: int) -> bool:
@@ -155,15 +157,17 @@ async def _apply_batch(
     *,
     source: str,
     after: int,
+    last: int,
     events: list[dict[str, Any]],
     apply: Apply,
 ) -> None:
     position = await connection.fetchval("SELECT position FROM feed_cursors WHERE source = $1 FOR UPDATE", source)
     if position != after:
         return  # Another process of this service has applied the batch meanwhile.
-    await apply(connection, events)
+    if events:  # Else there are only positions whose transactions were rolled back.
+        await apply(connection, events)
     await connection.execute(
-        "UPDATE feed_cursors SET position = $2, updated_at = now() WHERE source = $1", source, events[-1]["position"]
+        "UPDATE feed_cursors SET position = $2, updated_at = now() WHERE source = $1", source, last
     )
 
 
