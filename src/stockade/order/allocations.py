@@ -151,23 +151,24 @@ async def ask_again(connection: Connection, *, allocation: Allocation) -> bool:
 
 async def finish_allocation(connection: Connection, *, allocation: Allocation) -> Order | None:
     """Give the lines what is confirmed, accept the order if it waits for that, and answer; None when another driver did."""
-    if await lock_order(connection, order_id=allocation.order_id, is_placing=True) is None:
-        return None
-    done = await connection.fetchval(
-        "UPDATE allocations SET step = 'done' WHERE id = $1 AND step = 'confirm' AND attempt = $2 RETURNING true",
-        allocation.id,
-        allocation.attempt,
-    )
-    if not done:
-        return None
+    # One statement for four: each step of it needs the rows of the one before, so the order is locked first here, too.
     rows = await connection.fetch(
         """
-        UPDATE order_lines l SET allocated = l.allocated + a.quantity, backordered = l.backordered - a.quantity
-          FROM allocation_lines a WHERE a.allocation_id = $1 AND l.order_id = $2 AND l.line = a.line
+        WITH locked AS (
+            SELECT id FROM orders WHERE id = $3 FOR UPDATE
+        ), done AS (
+            UPDATE allocations a SET step = 'done' FROM locked
+             WHERE a.id = $1 AND a.order_id = locked.id AND a.step = 'confirm' AND a.attempt = $2 RETURNING a.id
+        )
+        UPDATE order_lines l SET allocated = l.allocated + p.quantity, backordered = l.backordered - p.quantity
+          FROM done JOIN allocation_lines p ON p.allocation_id = done.id
+         WHERE l.order_id = $3 AND l.line = p.line
         RETURNING l.line, sku, ordered, allocated, backordered, shipped, cancelled, returned, unit_price
         """,
-        allocation.id, allocation.order_id,
+        allocation.id, allocation.attempt, allocation.order_id,
     )  # fmt: skip
+    if not rows:
+        return None
     # The first allocation is about every line, so there is nothing to read again.
     lines = sorted((OrderLine(**row) for row in rows), key=lambda line: line.line) if allocation.is_first else None
     order = await save_order(connection, order_id=allocation.order_id, lines=lines)

@@ -81,16 +81,15 @@ async def begin_order(
         if allocation is None:
             raise RetryTransaction  # It ended since the key was read.
         return Begun(is_new=False, state=allocation)
-    number = await _insert_order(connection, actor=actor, order_id=order_id, order=order, warehouse=warehouse)
+    number = await _insert_order(
+        connection, actor=actor, order_id=order_id, allocation_id=allocation_id, order=order, warehouse=warehouse
+    )
     if order.allocate == "none":
         placed = await get_order(connection, order_id=order_id)
         await publish(connection, tell("order.placed", placed))
         answer = StoredAnswer(201, placed.model_dump_json())
         await settle_key(connection, resource_id=allocation_id, answer=answer)
         return Begun(is_new=True, answer=answer)
-    await _insert_first_allocation(
-        connection, actor=actor, allocation_id=allocation_id, order_id=order_id, mode=order.allocate
-    )
     lines = [AskedLine(place, place, line.sku, line.quantity) for place, line in enumerate(order.lines, start=1)]
     state = Allocation(
         id=allocation_id, order_id=order_id, number=number, warehouse=warehouse, is_first=True, mode=order.allocate,
@@ -169,38 +168,31 @@ async def _get_cancelled(connection: Connection, *, order_id: UUID) -> Order:
 
 
 async def _insert_order(
-    connection: Connection, *, actor: Actor, order_id: UUID, order: NewOrder, warehouse: str
+    connection: Connection, *, actor: Actor, order_id: UUID, allocation_id: UUID, order: NewOrder, warehouse: str
 ) -> str:
+    """Write the order, its lines and, unless it is to wait, its first allocation; the order's number."""
     customer_id = await find_customer(connection, code=order.customer) if order.customer else None
-    status = "confirmed" if order.allocate == "none" else "placing"
     return await connection.fetchval(
         """
         WITH placed AS (
-            INSERT INTO orders (id, customer_id, reference, priority, warehouse, status, placed_by)
-            VALUES ($1, $2, $3, $4, $5, $6, $7) RETURNING number
+            INSERT INTO orders (id, customer_id, reference, priority, warehouse, placed_by, status)
+            VALUES ($1, $2, $3, $4, $5, $6, CASE $7 WHEN 'none' THEN 'confirmed' ELSE 'placing' END) RETURNING number
+        ), asked AS (
+            SELECT sku, quantity, unit_price, line
+              FROM unnest($8::text[], $9::numeric[], $10::numeric[]) WITH ORDINALITY AS l (sku, quantity, unit_price, line)
         ), lines AS (
             INSERT INTO order_lines (order_id, line, sku, ordered, backordered, unit_price)
-            SELECT $1, line, sku, quantity, quantity, unit_price
-              FROM unnest($8::text[], $9::numeric[], $10::numeric[]) WITH ORDINALITY AS l (sku, quantity, unit_price, line)
+            SELECT $1, line, sku, quantity, quantity, unit_price FROM asked
+        ), begun AS (
+            INSERT INTO allocations (id, order_id, is_first, mode, asked_by, next_attempt_at, deadline)
+            SELECT $11, $1, true, $7, $6, now() + $12::text::interval, now() + $13::text::interval WHERE $7 <> 'none'
+        ), parts AS (
+            INSERT INTO allocation_lines (allocation_id, place, line, asked, quantity)
+            SELECT $11, line, line, quantity, quantity FROM asked WHERE $7 <> 'none'
         )
         SELECT number FROM placed
         """,
-        order_id, customer_id, order.reference, order.priority, warehouse, status, actor.responsible,
+        order_id, customer_id, order.reference, order.priority, warehouse, actor.responsible, order.allocate,
         [line.sku for line in order.lines], [line.quantity for line in order.lines], [line.unit_price for line in order.lines],
-    )  # fmt: skip
-
-
-async def _insert_first_allocation(
-    connection: Connection, *, actor: Actor, allocation_id: UUID, order_id: UUID, mode: str
-) -> None:
-    await connection.execute(
-        """
-        WITH begun AS (
-            INSERT INTO allocations (id, order_id, is_first, mode, asked_by, next_attempt_at, deadline)
-            VALUES ($1, $2, true, $3, $4, now() + $5::text::interval, now() + $6::text::interval)
-        )
-        INSERT INTO allocation_lines (allocation_id, place, line, asked, quantity)
-        SELECT $1, line, line, ordered, ordered FROM order_lines WHERE order_id = $2
-        """,
-        allocation_id, order_id, mode, actor.responsible, GRACE, DEADLINE,
+        allocation_id, GRACE, DEADLINE,
     )  # fmt: skip
