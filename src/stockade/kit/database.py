@@ -29,7 +29,7 @@ Connection: TypeAlias = "PoolConnectionProxy[asyncpg.Record] | asyncpg.Connectio
 Verb: TypeAlias = "Callable[Concatenate[Connection, P], Awaitable[T]]"
 
 _ATTEMPTS_MAX = 6
-_CONNECT_TIMEOUT_S = 5.0
+_CONNECT_TIMEOUT_S = 4.0  # Shorter than what follows, so that a silent server is not taken for a busy pool.
 _ACQUIRE_TIMEOUT_S = 5.0
 _LOST = (
     asyncpg.PostgresConnectionError,
@@ -39,6 +39,7 @@ _LOST = (
     asyncpg.CannotConnectNowError,
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
+    asyncpg.InvalidCatalogNameError,
     OSError,
 )
 
@@ -139,15 +140,15 @@ class Database:
                     return await verb(connection, *args, **kwargs)
                 async with connection.transaction():
                     return await verb(connection, *args, **kwargs)
-        except _LOST as error:
+        except (TimeoutError, asyncpg.TooManyConnectionsError, asyncpg.OutOfMemoryError) as error:
+            raise Unavailable("Every database connection is busy; try again.", code="overloaded") from error
+        except _LOST as error:  # After TimeoutError, which is an OSError, too.
             self._log.warning("database away", **{"error.type": type(error).__name__, "error.message": str(error)})
             raise Unavailable(
                 "The database is not reachable; try again with the same Idempotency-Key.",
                 code="database_unavailable",
                 retry_after_s=2,
             ) from error
-        except (TimeoutError, asyncpg.TooManyConnectionsError, asyncpg.OutOfMemoryError) as error:
-            raise Unavailable("Every database connection is busy; try again.", code="overloaded") from error
         except (asyncpg.LockNotAvailableError, asyncpg.QueryCanceledError) as error:
             raise Unavailable(
                 "The database took too long; try again with the same Idempotency-Key.", code="database_timeout"
@@ -174,14 +175,17 @@ class Database:
 
     async def _connect(self, *_: Any, **options: Any) -> Any:
         url, user, password = self._access.current()
-        return await connect(
-            url,
-            user=user,
-            password=password,
-            application=self.service,
-            schema=self.schema,
-            connection_class=options.get("connection_class", _Connection),
-        )
+        try:
+            return await connect(
+                url,
+                user=user,
+                password=password,
+                application=self.service,
+                schema=self.schema,
+                connection_class=options.get("connection_class", _Connection),
+            )
+        except TimeoutError as error:
+            raise ConnectionError("the database server does not answer") from error
 
 
 async def connect(
