@@ -5,6 +5,7 @@ in them stands for the login role of the service. An applied file must not chang
 migration than this code refuses it: an old process never runs on a schema that it does not understand.
 """
 
+import asyncio
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -15,6 +16,8 @@ from typing import Any
 from stockade.kit.database import Connection
 from stockade.kit.errors import ConfigurationError
 
+_LOCK_WAIT_S = 120.0
+_LOCK_POLL_S = 0.1
 _NAME = re.compile(r"^(\d{4})_[a-z0-9_]+\.sql$")
 
 
@@ -37,7 +40,7 @@ def load_migrations(package: str) -> list[Migration]:
 
 async def apply_migrations(connection: Any, migrations: Sequence[Migration], *, service_role: str) -> list[str]:
     """Apply what is missing, as the owner of the schema that the connection's search path names; return the names applied."""
-    await connection.execute("SELECT pg_advisory_lock(hashtext('stockade.migrations.' || current_schema()))")
+    await _lock(connection)
     try:
         await connection.execute(
             """
@@ -82,6 +85,19 @@ def find_missing(migrations: Sequence[Migration], applied: Iterable[tuple[str, i
     return [migration for key, migration in known.items() if key not in done]
 
 
+async def _lock(connection: Any) -> None:
+    # Asked for again and again, because a wait in the server would end after the lock time-out of ordinary statements.
+    for _ in range(int(_LOCK_WAIT_S / _LOCK_POLL_S)):
+        if await connection.fetchval(
+            "SELECT pg_try_advisory_lock(hashtext('stockade.migrations.' || current_schema()))"
+        ):
+            return
+        await asyncio.sleep(_LOCK_POLL_S)
+    raise ConfigurationError(
+        f"Another process has been migrating for {_LOCK_WAIT_S:.0f} s; wait for it and start again."
+    )
+
+
 async def _read_applied(connection: Any) -> list[tuple[str, int, str]]:
     return [
         tuple(row)
@@ -98,7 +114,7 @@ async def _apply(connection: Any, migration: Migration, service_role: str) -> No
         await connection.execute("SET LOCAL statement_timeout = '60s'")
         quoted = await connection.fetchval("SELECT quote_ident($1)", service_role)
         await connection.execute(f"GRANT SELECT ON applied_migrations TO {quoted}")
-        await connection.execute(migration.sql.replace(":service_role", quoted))
+        await connection.execute(migration.sql.replace(":service_role", quoted), timeout=90)
         await connection.execute(
             "INSERT INTO applied_migrations (series, number, name, checksum) VALUES ($1, $2, $3, $4)",
             migration.series, migration.number, migration.name, migration.checksum,
