@@ -4,6 +4,7 @@ import asyncio
 from uuid import uuid4
 
 import pytest
+from prometheus_client import REGISTRY
 
 from tests.order.selling import amounts, check_integrity, fetch, open_shop, order_of, place, receive, stock_of
 from tests.world import World
@@ -129,6 +130,15 @@ async def test_sixteen_posts_with_one_key_at_once_make_one_order(world: World):
     await check_integrity(world)
 
 
+async def test_sixteen_posts_with_one_key_for_all_of_the_stock_are_one_order(world: World):
+    api = await open_shop(world)
+    # The first one takes everything, which must not look like a refusal to the others.
+    answers = await asyncio.gather(*(place(api, ("A-1", "10"), key="once") for _ in range(16)))
+    assert all(answer == answers[0] for answer in answers)
+    assert await stock_of(api) == ("10", "10", "0")
+    await check_integrity(world)
+
+
 async def test_sixteen_refused_posts_with_one_key_are_all_refused(world: World):
     api = await open_shop(world)
     answers = await asyncio.gather(*(place(api, ("A-1", "11"), key="once", expect=409) for _ in range(16)))
@@ -174,6 +184,22 @@ async def test_orders_are_listed_newest_first_and_by_status_and_customer(world: 
     assert [item["id"] for item in (await api.get("/orders", customer="ACME"))["items"]] == placed[::-1]
     assert (await api.get("/orders", customer="NOBODY"))["items"] == []
     await api.get("/orders", expect=422, status="placing")
+
+
+async def test_orders_are_counted_by_status(world: World):
+    api = await open_shop(world)
+    statuses = ("allocated", "confirmed", "refused", "shipped", "cancelled")
+    before = {status: count_orders(status) for status in statuses}
+    order = await place(api, ("A-1", "4"))
+    await place(api, ("A-1", "40"), expect=409)
+    await api.post(f"/orders/{order['id']}/ship")
+    waiting = await place(api, ("A-1", "40"), allocate="none")
+    await api.post(f"/orders/{waiting['id']}/cancel", expect=200)
+    assert {status: count_orders(status) - before[status] for status in statuses} == dict.fromkeys(statuses, 1)
+
+
+def count_orders(status: str) -> int:
+    return int(REGISTRY.get_sample_value("stockade_orders_total", {"status": status}) or 0)
 
 
 async def test_events_tell_what_happened_in_order(world: World):

@@ -85,6 +85,18 @@ async def test_sixteen_posts_with_one_key_ship_once(world: World):
     assert (await api.request("POST", path, some("1"), key=None)).status_code == 428
 
 
+async def test_sixteen_posts_with_one_key_ship_everything_once(world: World):
+    api = await open_shop(world)
+    order = await place(api, ("A-1", "10"))
+    path = f"/orders/{order['id']}/ship"
+    # The first one empties the reservation, which must not look like a refusal to the others.
+    answers = await asyncio.gather(*(api.post(path, key="once") for _ in range(16)))
+    assert all(answer == answers[0] for answer in answers)
+    assert amounts(await api.get(f"/orders/{order['id']}")) == {"shipped": "10"}
+    assert await stock_of(api) == ("0", "0", "0")
+    await check_integrity(world)
+
+
 async def test_ten_shipments_at_once_ship_no_more_than_is_allocated(world: World):
     api = await open_shop(world)
     order = await place(api, ("A-1", "5"))

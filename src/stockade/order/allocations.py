@@ -97,6 +97,8 @@ async def load_allocation(connection: Connection, *, allocation_id: UUID) -> All
         """,
         allocation_id, row["order_id"],
     )  # fmt: skip
+    if not lines:
+        return None  # It was removed between the two statements.
     return Allocation(**row, lines=tuple(AskedLine(**line) for line in lines))
 
 

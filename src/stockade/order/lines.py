@@ -12,22 +12,26 @@ from stockade.kit.database import Connection, Row
 from stockade.kit.errors import NotFound
 from stockade.kit.events import Event
 from stockade.kit.shapes import plain
-from stockade.order.shapes import Order, OrderLine, OrderStatus
+from stockade.order.shapes import Order, OrderLine, OrderStatus, OrderSummary
 
 
 async def get_order(connection: Connection, *, order_id: UUID) -> Order:
-    """An accepted order with its lines, as one snapshot."""
-    row = await connection.fetchrow(
+    """An accepted order with its lines, of one moment."""
+    rows = await connection.fetch(
         """
-        SELECT o.id, o.number, o.status, o.warehouse, c.code AS customer, o.reference, o.priority, o.created_at, o.version
-          FROM orders o LEFT JOIN customers c ON c.id = o.customer_id
-         WHERE o.id = $1 AND o.status <> 'placing'
+        SELECT o.id, o.number, o.status, o.warehouse, c.code AS customer, o.reference, o.priority, o.created_at, o.version,
+               l.line, l.sku, l.ordered, l.allocated, l.backordered, l.shipped, l.cancelled, l.returned, l.unit_price
+          FROM orders o
+          LEFT JOIN customers c ON c.id = o.customer_id
+          JOIN order_lines l ON l.order_id = o.id
+         WHERE o.id = $1 AND o.status <> 'placing' ORDER BY l.line
         """,
         order_id,
     )
-    if row is None:
+    if not rows:
         raise no_such_order()
-    return Order(**row, lines=await read_lines(connection, order_id=order_id))
+    summary = {name: rows[0][name] for name in OrderSummary.model_fields}
+    return Order(**summary, lines=[OrderLine(**{name: row[name] for name in OrderLine.model_fields}) for row in rows])
 
 
 async def lock_order(connection: Connection, *, order_id: UUID, is_placing: bool = False) -> "Row | None":

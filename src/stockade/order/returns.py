@@ -64,7 +64,9 @@ async def load_return(connection: Connection, *, return_id: UUID) -> Returning |
     )
     if row is None:
         return None
-    return Returning(**row, lines=tuple((await _read_lines(connection, [return_id]))[return_id]))
+    lines = (await _read_lines(connection, [return_id])).get(return_id)
+    # Without lines it was removed between the two statements.
+    return None if lines is None else Returning(**row, lines=tuple(lines))
 
 
 async def finish_return(
