@@ -1,6 +1,6 @@
 """The command line of the replay: `python -m replay`, which `make replay` calls with the data set at hand.
 
-Exit codes: 0 the books agree, 1 they do not or it broke off, 2 wrong usage.
+Exit codes: 0 the books agree, 1 they do not or it broke off, 2 wrong usage, 130 interrupted.
 """
 
 import asyncio
@@ -18,6 +18,7 @@ from rich.console import Console
 
 from replay.client import check_loopback
 from replay.course import Options, Outcome, replay
+from replay.dataset import SALES_FILE, find_file
 from replay.errors import Broken, WrongUsage
 from replay.progress import Watch
 from replay.rejections import write_report
@@ -27,7 +28,11 @@ from replay.summary import is_sound, show, summarize
 _PASSWORD = "STOCKADE_REPLAY_PASSWORD"
 _WIDTH = 120
 
-app = App(name="replay", help="Replay real shopping baskets against Stockade, and compare the books with them.")
+app = App(
+    name="replay",
+    help="Replay real shopping baskets against Stockade, and compare the books with them.",
+    suppress_keyboard_interrupt=False,
+)
 
 
 @app.default
@@ -43,6 +48,8 @@ def run(
 ) -> None:
     """Load the products and stores, replay days of baskets as orders, take returns, and prove the books."""
     options = Options(days=days, concurrency=concurrency, seed=seed)
+    # Found missing before anything is started for it.
+    find_file(SALES_FILE)
     with contextlib.ExitStack() as stack:
         if url is None:
             if email is not None:
@@ -61,8 +68,9 @@ def run(
 
 
 def main() -> None:
-    # A polite request to end is answered like Ctrl-C: the server of our own is stopped and its directory removed.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Whoever asks it to end, or closes its terminal, gets what Ctrl-C does: the server of its own is stopped and removed.
+    for request in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(request, signal.default_int_handler)
     try:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
@@ -72,7 +80,7 @@ def main() -> None:
     except (Broken, OSError) as error:
         _fail(1, str(error))
     except KeyboardInterrupt:
-        _fail(1, "interrupted")
+        _fail(130, "interrupted")
 
 
 def _replay(access: Access, options: Options) -> Outcome:

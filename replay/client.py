@@ -120,7 +120,7 @@ class Client:
             try:
                 status, retry_after, answer = await self._send(method, path, headers, content, query)
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, TimeoutError) as error:
-                status, retry_after, said = 0, "", repr(error)
+                status, retry_after, said = 0, "", str(error) or type(error).__name__
             else:
                 if status < 400:
                     return json.loads(answer) if answer else None
@@ -174,7 +174,7 @@ class Client:
         try:
             status, _, answer = await self._send("POST", path, headers, json.dumps(body).encode())
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise GaveUp(f"POST {path}: {error!r}") from error
+            raise GaveUp(f"POST {path}: {error or type(error).__name__}") from error
         return status, _parse_problem(answer)
 
     def _keep(self, tokens: Mapping[str, Any]) -> None:

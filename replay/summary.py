@@ -64,7 +64,9 @@ def summarize_latencies(latencies_s: Mapping[str, Sequence[float]]) -> dict[str,
 
 def show(summary: Mapping[str, Any], console: Console) -> None:
     """Print it as tables."""
-    console.print(f"\nReplay of {summary['days']} days, {summary['concurrency']} at a time, seed {summary['seed']}")
+    console.print(
+        f"\nDays replayed: {summary['days']}, requests at a time: {summary['concurrency']}, seed: {summary['seed']}"
+    )
     steps = [
         (s["name"], f"{s['count']:,}", f"{s['took_s']:,.1f}", f"{s['count'] / s['took_s']:,.0f}" if s["took_s"] else "")
         for s in summary["steps"]
