@@ -12,12 +12,12 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import unquote, urlencode
 
 import aiohttp
 import stamina
 
-from stockade.kit.errors import REFUSAL_OF_STATUS, Refusal, Unavailable
+from stockade.kit.errors import REFUSAL_OF_STATUS, Refusal, Unauthenticated, Unavailable
 from stockade.kit.logs import request_id, trace_id
 from stockade.kit.metrics import CALLS
 
@@ -34,6 +34,8 @@ _TIMEOUT_S = 10.0
 _ATTEMPTS_MAX = 3
 _BREAK_AFTER = 5
 _BREAK_FOR_S = 2.0
+_PATIENCE_S = 1.0
+"""Who waited less than this has learnt nothing about the target."""
 
 
 class _Failed(Exception):
@@ -73,7 +75,7 @@ class InProcess:
         path, _, query = request.target.partition("?")
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": request.method, "scheme": "http",
-            "path": path, "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
+            "path": unquote(path), "raw_path": path.encode(), "query_string": query.encode(), "root_path": "",
             "headers": [(name.lower().encode(), value.encode()) for name, value in request.headers.items()],
             "server": ("in-process", 80), "client": ("in-process", 0),
         }  # fmt: skip
@@ -130,10 +132,13 @@ class Breaker:
     closed_at: float = 0.0
 
     def check(self, target: str) -> None:
-        if self.failures >= _BREAK_AFTER and time.monotonic() < self.closed_at:
+        if self.failures < _BREAK_AFTER:
+            return
+        if time.monotonic() < self.closed_at:
             raise Unavailable(
                 f"{target} does not answer at present; try again.", code="service_unavailable", retry_after_s=2
             )
+        self.closed_at = time.monotonic() + _BREAK_FOR_S  # For all others, until this one knows.
 
     def note(self, *, succeeded: bool) -> None:
         self.failures = 0 if succeeded else self.failures + 1
@@ -178,17 +183,17 @@ class ServiceClient:
     async def _call(
         self, method: str, target: str, body: bytes, *, key: str | None, on_behalf_of: str | None, timeout_s: float
     ) -> Any:
-        remaining = min(timeout_s, deadline.get() - time.monotonic())
-        if remaining <= 0:
-            raise Unavailable("The time for this request is over; try again.", code="deadline_exceeded")
+        until = min(time.monotonic() + timeout_s, deadline.get())
         attempts = _ATTEMPTS_MAX if method == "GET" or key else 1
         try:
             async for attempt in stamina.retry_context(
-                on=_Failed, attempts=attempts, timeout=remaining, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
+                on=_Failed, attempts=attempts, timeout=timeout_s, wait_initial=0.05, wait_max=0.5, wait_jitter=0.05
             ):
                 with attempt:
+                    if (left_s := until - time.monotonic()) <= 0:
+                        raise Unavailable("The time for this request is over; try again.", code="deadline_exceeded")
                     self._breaker.check(self.target)
-                    return _read(await self._send(method, target, body, key, on_behalf_of, remaining))
+                    return _read(await self._send(method, target, body, key, on_behalf_of, left_s))
         except _Failed as error:
             CALLS.labels(self.service, self.target, "failed").inc()
             raise Unavailable(
@@ -218,7 +223,8 @@ class ServiceClient:
             async with asyncio.timeout(timeout_s):
                 answer = await self._transport.send(Outgoing(method, target, headers, body))
         except (TimeoutError, OSError, aiohttp.ClientError) as error:
-            self._breaker.note(succeeded=False)
+            if timeout_s >= _PATIENCE_S or not isinstance(error, TimeoutError):
+                self._breaker.note(succeeded=False)
             raise _Failed from error
         self._breaker.note(succeeded=answer.status not in (502, 503, 504))
         if answer.status in (502, 503, 504):
@@ -263,13 +269,19 @@ class ServiceTokens:
 
 
 def _read(answer: Answer) -> Any:
-    if 200 <= answer.status < 300:
+    if not 200 <= answer.status < 300:
+        raise _refusal(answer)
+    try:
         return json.loads(answer.body) if answer.body else None
-    raise _refusal(answer)
+    except ValueError as error:
+        raise _not_understood() from error
 
 
 def _refusal(answer: Answer) -> Refusal:
     """The target's problem document as an exception of this process."""
+    if answer.status == Unauthenticated.status:
+        # It is this service whom the target does not know; signing in again would not help whoever asked.
+        return Unavailable("Another service does not accept the token of this one.", code="service_unavailable")
     try:
         document = json.loads(answer.body)
         kind = REFUSAL_OF_STATUS[answer.status]
@@ -279,4 +291,8 @@ def _refusal(answer: Answer) -> Refusal:
         refusal.errors = document.get("errors", [])
         return refusal
     except (ValueError, KeyError, TypeError):
-        return Unavailable("Another service answered something that cannot be understood.", code="service_unavailable")
+        return _not_understood()
+
+
+def _not_understood() -> Unavailable:
+    return Unavailable("Another service answered something that cannot be understood.", code="service_unavailable")
