@@ -2,13 +2,15 @@
 
 On SIGTERM or SIGINT: readiness says no and every answer asks its client to close the connection (`drain_delay_s`, while
 load balancers look away); then the port closes, requests under way finish (`drain_limit_s`), streams end, pools close.
-A second signal does not wait.
+Whoever has connected before the port closes is answered. A second signal does not wait.
 """
 
+import asyncio
+import contextlib
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from types import FrameType
 from typing import Any
 
@@ -16,6 +18,9 @@ import uvicorn
 
 from stockade.kit.context import Lifecycle
 from stockade.kit.errors import ConfigurationError
+
+_FIRST_WORD_S = 1.0
+"""How long somebody who has connected may take to say what for, once the port is closed."""
 
 
 class PortError(Exception):
@@ -45,6 +50,34 @@ class DrainingServer(uvicorn.Server):
         if self._lifecycle.draining and self._close_at == float("inf"):
             self.drain()  # Somebody else decided to stop, such as who watches a database that cannot be kept alive.
         return await super().on_tick(counter) or time.monotonic() >= self._close_at
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Close the port as uvicorn does, but reset nobody who had connected: the kernel does that to those it keeps for us."""
+        waiting = [connection for listener in sockets or () for connection in _accept_waiting(listener)]
+        for port in (*self.servers, *(sockets or ())):
+            port.close()
+        loop = asyncio.get_running_loop()
+        for connection in waiting:
+            await loop.connect_accepted_socket(self._make_protocol, connection)
+        until = loop.time() + _FIRST_WORD_S
+        while self._is_anybody_silent() and loop.time() < until and not self.force_exit:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.02)
+        await super().shutdown(sockets)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        protocol: Any = self.config.http_protocol_class
+        return protocol(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+
+    def _is_anybody_silent(self) -> bool:
+        return any(getattr(connection, "cycle", None) is None for connection in self.server_state.connections)
+
+
+def _accept_waiting(listener: socket.socket) -> Generator[socket.socket]:
+    """The connections that the kernel has made and the event loop has not asked for yet."""
+    listener.setblocking(False)
+    with contextlib.suppress(OSError):
+        while True:
+            yield listener.accept()[0]
 
 
 def bind(host: str, port: int) -> socket.socket:
