@@ -9,6 +9,8 @@ from fastapi import APIRouter, Query, Response
 
 from stockade.inventory import calls, items, movements, reservations, stock, warehouses
 from stockade.inventory.checks import CHECKS
+from stockade.inventory.errors import InsufficientStock
+from stockade.inventory.metrics import MOVEMENTS, RESERVATIONS, STOCK_OUTS
 from stockade.inventory.shapes import (
     Consumed,
     Consumption,
@@ -129,9 +131,11 @@ async def post_movement(
     context: Ctx, body: NewMovement, key: MandatoryKey, actor: Actor = require("movements:write")
 ) -> Response:
     """Move goods: receive, issue, adjust, transfer, or change their status."""
-    return await items.with_known_items(
+    answer = await items.with_known_items(
         context, lambda: answer_once(context.database, key, movements.post_movement, actor=actor, request=body)
     )
+    MOVEMENTS.labels(_outcome(answer, body.type)).inc()
+    return answer
 
 
 @router.get("/movements", tags=["movements"])
@@ -159,7 +163,9 @@ async def post_reversal(
     context: Ctx, movement_id: UUID, key: MandatoryKey, actor: Actor = require("movements:write")
 ) -> Response:
     """Undo a movement exactly, once."""
-    return await answer_once(context.database, key, movements.reverse_movement, actor=actor, movement_id=movement_id)
+    answer = await answer_once(context.database, key, movements.reverse_movement, actor=actor, movement_id=movement_id)
+    MOVEMENTS.labels(_outcome(answer, "reversal")).inc()
+    return answer
 
 
 @router.get("/stock", tags=["stock"])
@@ -263,9 +269,11 @@ async def post_consumption(
     context: Ctx, reservation_id: UUID, body: Consumption, key: MandatoryKey, actor: Actor = require("movements:write")
 ) -> Response:
     """Ship parts of a confirmed reservation."""
-    return await answer_once(
+    answer = await answer_once(
         context.database, key, reservations.consume, actor=actor, reservation_id=reservation_id, request=body
     )
+    MOVEMENTS.labels(_outcome(answer, "issue")).inc()
+    return answer
 
 
 @router.get("/integrity", tags=["integrity"])
@@ -273,7 +281,7 @@ async def get_integrity(context: Ctx, _: Actor = require("integrity:read")) -> I
     """Prove every invariant now, in every service that keeps one."""
     own = await context.database.run(run_checks, checks=CHECKS, service=context.service.name)
     found = [IntegrityFinding(**finding) for finding in own]
-    for name in sorted({"order-service", "supplier-service"} & set(context.clients)):
+    for name in ("order-service", "supplier-service"):
         found.extend(await _ask_findings(context, name))
     violations = sum(finding.violations or 0 for finding in found)
     ordered = sorted(found, key=lambda finding: (int(finding.id[1:]), finding.service))
@@ -296,17 +304,27 @@ async def _reserve(context: Context, body: NewReservation, key: RequestKey, acto
     async def attempt() -> Response:
         return await answer_once(context.database, key, reservations.reserve, actor=actor, request=body)
 
-    return await items.with_known_items(context, lambda: reservations.after_sweeping(context, attempt))
+    try:
+        answer = await items.with_known_items(context, lambda: reservations.after_sweeping(context, attempt))
+    except InsufficientStock as refusal:
+        RESERVATIONS.labels("refused").inc()
+        STOCK_OUTS.inc(len(refusal.data["lines"]))
+        raise
+    RESERVATIONS.labels(_outcome(answer, "held")).inc()
+    return answer
+
+
+def _outcome(answer: Response, first: str) -> str:
+    """What an answer is counted as: a replay has happened before."""
+    return "replayed" if "Idempotent-Replay" in answer.headers else first
 
 
 def _prepare(context: Context) -> None:
     context.background.repeat(
         "sweep expired", lambda: context.database.run(reservations.sweep_expired), every_s=_SWEEP_EVERY_S
     )
-    catalog = context.clients.get("product-catalog-service")
-    if catalog is not None:
-        consumer = Consumer(context.database, catalog, items.apply_product_events)
-        context.background.repeat("follow catalog", consumer.follow, every_s=0.1)
+    consumer = Consumer(context.database, context.clients["product-catalog-service"], items.apply_product_events)
+    context.background.repeat("follow catalog", consumer.follow, every_s=0.1)
 
 
 SERVICE = Service(
