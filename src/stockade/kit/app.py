@@ -28,7 +28,6 @@ from stockade.kit.errors import (
     Invalid,
     Refusal,
     TooLarge,
-    Unavailable,
 )
 from stockade.kit.events import feed_router
 from stockade.kit.idempotency import forget_old_keys
@@ -321,12 +320,3 @@ def _check_target(scope: Scope) -> None:
     # PostgreSQL's text cannot hold NUL; a path or query with one names nothing.
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         raise BadRequest("The address contains a NUL character.", code="invalid_address")
-
-
-async def answer_within_deadline(work: Awaitable[Any]) -> Any:
-    """Await something, bounded by the present request's deadline."""
-    try:
-        async with asyncio.timeout(max(0.0, deadline.get() - time.monotonic())):
-            return await work
-    except TimeoutError as error:
-        raise Unavailable("The time for this request is over; try again.", code="deadline_exceeded") from error

@@ -131,19 +131,5 @@ class ConfigurationError(Exception):
     """The configuration cannot be used; the message names the variable, the cause and the next step in one line."""
 
 
-REFUSAL_OF_STATUS: Mapping[int, type[Refusal]] = {
-    kind.status: kind
-    for kind in (
-        BadRequest,
-        Unauthenticated,
-        Forbidden,
-        NotFound,
-        Conflict,
-        Stale,
-        TooLarge,
-        Invalid,
-        KeyRequired,
-        TooMany,
-        Unavailable,
-    )
-}
+REFUSAL_OF_STATUS: Mapping[int, type[Refusal]] = {kind.status: kind for kind in Refusal.__subclasses__()}
+"""The refusals of this module, which are the only ones that stand directly below Refusal when it is read."""

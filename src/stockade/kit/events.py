@@ -102,12 +102,7 @@ def feed_router() -> APIRouter:
 class Consumer:
     """Applies the events of another service, in order, each batch in one transaction together with the cursor."""
 
-    def __init__(
-        self,
-        database: Database,
-        client: ServiceClient,
-        apply: Apply,
-    ) -> None:
+    def __init__(self, database: Database, client: ServiceClient, apply: Apply) -> None:
         self.database = database
         self.client = client
         self.apply = apply

@@ -7,7 +7,6 @@ Whoever has connected before the port closes is answered. A second signal does n
 
 import asyncio
 import contextlib
-import signal
 import socket
 import time
 from collections.abc import Callable, Generator
@@ -30,25 +29,28 @@ class PortError(Exception):
 class DrainingServer(uvicorn.Server):
     """uvicorn with the stop of this module's docstring, and without dying of the signal that it handled."""
 
-    def __init__(self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float, started: Callable[[], None]
+    ) -> None:
         super().__init__(config)
         self._lifecycle = lifecycle
         self._drain_delay_s = drain_delay_s
         self._close_at = float("inf")
+        self._announce = started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._announce()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         if self._lifecycle.draining:
             self.should_exit = self.force_exit = True
-            return
-        self.drain()
-
-    def drain(self) -> None:
         self._lifecycle.stopping.set()
-        self._close_at = time.monotonic() + self._drain_delay_s
 
     async def on_tick(self, counter: int) -> bool:
+        # Whoever watches a database that cannot be kept alive stops us as well as a signal does.
         if self._lifecycle.draining and self._close_at == float("inf"):
-            self.drain()  # Somebody else decided to stop, such as who watches a database that cannot be kept alive.
+            self._close_at = time.monotonic() + self._drain_delay_s
         return await super().on_tick(counter) or time.monotonic() >= self._close_at
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -110,20 +112,4 @@ async def serve(
         app, loop="none", http="httptools", ws="none", lifespan="on", access_log=False, log_config=None, server_header=False,
         timeout_graceful_shutdown=int(drain_limit_s), timeout_keep_alive=30, backlog=2048,
     )  # fmt: skip
-    server = _AnnouncingServer(config, lifecycle, drain_delay_s, started)
-    await server.serve(sockets=[listener])
-
-
-class _AnnouncingServer(DrainingServer):
-    def __init__(
-        self, config: uvicorn.Config, lifecycle: Lifecycle, drain_delay_s: float, started: Callable[[], None]
-    ) -> None:
-        super().__init__(config, lifecycle, drain_delay_s)
-        self._announce = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._announce()
-
-
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+    await DrainingServer(config, lifecycle, drain_delay_s, started).serve(sockets=[listener])

@@ -89,7 +89,6 @@ Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whit
 Note = Annotated[str, StringConstraints(min_length=1, max_length=2_000), _PRINTABLE]
 Reference = Annotated[str, StringConstraints(min_length=1, max_length=128), _PRINTABLE]
 """A document of the caller: an order number, a delivery note."""
-Instant = AwareDatetime
 
 
 def check_instant(value: datetime | None) -> datetime | None:
