@@ -9,9 +9,10 @@ import signal
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Generator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import aiohttp
 from aiohttp import web
@@ -23,30 +24,38 @@ from stockade.targets import SERVICES
 STOCKADE = (sys.executable, "-m", "stockade")
 ADMIN_EMAIL = "boss@example.com"
 ADMIN_PASSWORD = "a password for the tests"
+ADMIN_ENVIRONMENT = {"STOCKADE_ADMIN_EMAIL": ADMIN_EMAIL, "STOCKADE_ADMIN_PASSWORD": ADMIN_PASSWORD}
 
 
 @dataclass
 class Running:
-    """A process of ours, and what it printed."""
+    """A process of ours, and what it printed: `out` and `err` apart, `lines` together."""
 
     process: asyncio.subprocess.Process
+    out: list[str] = field(default_factory=list[str])
+    err: list[str] = field(default_factory=list[str])
     lines: list[str] = field(default_factory=list[str])
-    _reader: asyncio.Task[None] | None = None
+    _readers: tuple[asyncio.Task[None], ...] = ()
 
     @classmethod
-    async def start(cls, *arguments: str, environment: Mapping[str, str]) -> "Running":
+    async def start(cls, *arguments: str, environment: Mapping[str, str], user: int | None = None) -> "Running":
         process = await asyncio.create_subprocess_exec(
-            *STOCKADE, *arguments, env=_clean_environment() | dict(environment),
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+            *STOCKADE, *arguments, env=_clean_environment() | dict(environment), user=user, group=user,
+            stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
         running = cls(process)
-        running._reader = asyncio.create_task(running._read())
+        assert process.stdout is not None
+        assert process.stderr is not None
+        running._readers = (
+            asyncio.create_task(running._read(process.stdout, running.out)),
+            asyncio.create_task(running._read(process.stderr, running.err)),
+        )
         return running
 
-    async def _read(self) -> None:
-        assert self.process.stdout is not None
-        while line := await self.process.stdout.readline():
-            self.lines.append(line.decode(errors="replace").rstrip())
+    async def _read(self, stream: asyncio.StreamReader, into: list[str]) -> None:
+        while line := await stream.readline():
+            into.append(line.decode(errors="replace").rstrip())
+            self.lines.append(into[-1])
 
     async def wait_for(self, pattern: str, *, limit_s: float = 60) -> re.Match[str]:
         """The first line that matches; fails with the output when the process ends or the time is over."""
@@ -63,11 +72,33 @@ class Running:
         """Send the signal and wait; the exit code."""
         if self.process.returncode is None:
             self.process.send_signal(how)
-        async with asyncio.timeout(limit_s):
-            code = await self.process.wait()
-            if self._reader is not None:
-                await self._reader
+        return await self.wait(limit_s=limit_s)
+
+    async def wait(self, *, limit_s: float = 60) -> int:
+        """The exit code of a process that ends by itself; one that does not is killed, and that is a failure."""
+        try:
+            async with asyncio.timeout(limit_s):
+                code = await self.process.wait()
+                await asyncio.gather(*self._readers)
+        except TimeoutError:
+            self.process.kill()
+            await self.process.wait()
+            raise
         return code
+
+
+async def run(*arguments: str, environment: Mapping[str, str] | None = None, limit_s: float = 60) -> Running:
+    """A command that ends by itself, after its end."""
+    running = await Running.start(*arguments, environment=environment or {})
+    await running.wait(limit_s=limit_s)
+    return running
+
+
+async def succeed(*arguments: str, environment: Mapping[str, str]) -> Running:
+    """A command that must succeed."""
+    done = await run(*arguments, environment=environment)
+    assert done.process.returncode == 0, f"stockade {' '.join(arguments)}: {done.lines}"
+    return done
 
 
 def _clean_environment() -> dict[str, str]:
@@ -75,25 +106,34 @@ def _clean_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def passable_directory():
+def passable_directory() -> Generator[Path]:
     """A directory that PostgreSQL's account can reach even when we are root."""
     with tempfile.TemporaryDirectory(prefix="stockade-e2e-", ignore_cleanup_errors=True) as path:
         Path(path).chmod(0o711)
         yield Path(path)
 
 
-ADMIN_ENVIRONMENT = {"STOCKADE_ADMIN_EMAIL": ADMIN_EMAIL, "STOCKADE_ADMIN_PASSWORD": ADMIN_PASSWORD}
-
-
 @contextlib.asynccontextmanager
-async def everything_up(data: Path) -> AsyncGenerator[tuple[str, Running]]:
+async def everything_up(
+    data: Path, *, port: int = 0, environment: Mapping[str, str] = ADMIN_ENVIRONMENT
+) -> AsyncGenerator[tuple[str, Running]]:
     """`stockade up` on a data directory: its address and its process."""
-    running = await Running.start("up", "--data", str(data), "--port", "0", environment=ADMIN_ENVIRONMENT)
+    running = await Running.start("up", "--data", str(data), "--port", str(port), environment=environment)
     try:
         ready = await running.wait_for(r"ready in .* (http://\S+)")
         yield ready.group(1), running
+    except BaseException:
+        print(f"what {data} logged:", *_find_troubles(data / "stockade.log"), sep="\n")
+        raise
     finally:
         await running.end()
+
+
+def _find_troubles(log: Path) -> list[str]:
+    """The last errors in the services' log: what no refusal explains."""
+    if not log.exists():
+        return []
+    return [line for line in log.read_text().splitlines() if '"log.level":"error"' in line][-10:]
 
 
 def free_port() -> int:
@@ -102,75 +142,95 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+@dataclass
+class Fleet:
+    """Five processes, each serving one service, and the proxy in front of them."""
+
+    url: str
+    """Of the proxy."""
+    urls: Mapping[str, str]
+    owner: Mapping[str, str]
+    """The environment of a command that enters the database as its owner."""
+    secrets: Path
+    processes: dict[str, Running]
+    _environments: Mapping[str, Mapping[str, str]]
+
+    async def start(self, name: str) -> None:
+        """Start a service, or start it again, and wait until it is ready."""
+        self.processes[name] = await Running.start("serve", name, environment=self._environments[name])
+        await wait_until_ready(self.urls[name])
+
+
 @contextlib.asynccontextmanager
-async def five_processes(admin_url: str, directory: Path) -> AsyncGenerator[tuple[str, dict[str, Running]]]:
-    """Bootstrap, migrate, make the administrator, serve each service alone: the proxy's address and the processes."""
+async def five_processes(
+    admin_url: str, directory: Path, *, environment: Mapping[str, str] | None = None
+) -> AsyncGenerator[Fleet]:
+    """Bootstrap, migrate, make the administrator, and serve each service alone; `environment` is added to each one's."""
     database = f"five_{secrets.token_hex(4)}"
     address = without_credentials(admin_url, database)
-    environment, roles = _write_secrets(directory, address)
-    await _run(
-        "bootstrap", "--passwords", str(roles), environment={"STOCKADE_DATABASE_URL": _database_of(admin_url, database)}
-    )
+    write_secrets(directory)
+    roles, services = directory / "roles", directory / "services"
+    bootstrap = {"STOCKADE_DATABASE_URL": urlsplit(admin_url)._replace(path=f"/{database}").geturl()}
+    await succeed("bootstrap", "--passwords", str(roles), environment=bootstrap)
     owner = {"STOCKADE_DATABASE_URL": address, "STOCKADE_DATABASE_USER": OWNER_ROLE}
     owner["STOCKADE_DATABASE_PASSWORD_FILE"] = str(roles / OWNER_ROLE)
-    await _run("migrate", environment=owner)
+    await succeed("migrate", environment=owner)
     account = owner | {"STOCKADE_USER_PASSWORD": ADMIN_PASSWORD}
-    await _run("user", "create", ADMIN_EMAIL, "--name", "Boss", "--role", "admin", environment=account)
-    async with contextlib.AsyncExitStack() as stack:
-        processes: dict[str, Running] = {}
-        for service in SERVICES:
-            own = {
-                "STOCKADE_PORT": environment["ports"][service.name],
-                "STOCKADE_DATABASE_USER": role_of(service.schema),
-                "STOCKADE_DATABASE_PASSWORD_FILE": str(roles / role_of(service.schema)),
-                "STOCKADE_SERVICE_SECRET_FILE": str(directory / "services" / service.name),
-            }
-            processes[service.name] = await Running.start("serve", service.name, environment=environment["all"] | own)
-            stack.push_async_callback(processes[service.name].end)
-        urls = {service.name: f"http://127.0.0.1:{environment['ports'][service.name]}" for service in SERVICES}
-        await asyncio.gather(*(wait_until_ready(url) for url in urls.values()))
-        yield await stack.enter_async_context(_proxy(urls)), processes
-
-
-def _write_secrets(directory: Path, address: str):
-    roles, services = directory / "roles", directory / "services"
-    for folder, names in (
-        (roles, [OWNER_ROLE, *(role_of(s.schema) for s in SERVICES)]),
-        (services, [s.name for s in SERVICES]),
-    ):
-        folder.mkdir()
-        for name in names:
-            (folder / name).write_text(secrets.token_hex(20))
-    (directory / "jwt").write_text(secrets.token_hex(32))
-    ports = {service.name: str(free_port()) for service in SERVICES}
+    await succeed("user", "create", ADMIN_EMAIL, "--name", "Boss", "--role", "admin", environment=account)
+    ports = {service.name: free_port() for service in SERVICES}
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
     everywhere = {
         "STOCKADE_DATABASE_URL": address,
         "STOCKADE_JWT_SECRET_FILE": str(directory / "jwt"),
         "STOCKADE_SERVICE_SECRETS_DIRECTORY": str(services),
+        **{f"STOCKADE_{name.upper().replace('-', '_')}_URL": url for name, url in urls.items()},
+        **(environment or {}),
     }
-    for name, port in ports.items():
-        everywhere[f"STOCKADE_{name.upper().replace('-', '_')}_URL"] = f"http://127.0.0.1:{port}"
-    return {"all": everywhere, "ports": ports}, roles
+    environments = {
+        service.name: everywhere
+        | {
+            "STOCKADE_PORT": str(ports[service.name]),
+            "STOCKADE_DATABASE_USER": role_of(service.schema),
+            "STOCKADE_DATABASE_PASSWORD_FILE": str(roles / role_of(service.schema)),
+            "STOCKADE_SERVICE_SECRET_FILE": str(services / service.name),
+        }
+        for service in SERVICES
+    }
+    async with _proxy(urls) as url:
+        fleet = Fleet(url, urls, owner, directory, {}, environments)
+        try:
+            await asyncio.gather(*(fleet.start(service.name) for service in SERVICES))
+            yield fleet
+        finally:
+            await asyncio.gather(*(running.end() for running in fleet.processes.values()))
 
 
-def _database_of(admin_url: str, database: str) -> str:
-    return admin_url.replace("/postgres?", f"/{database}?")
-
-
-async def _run(*arguments: str, environment: Mapping[str, str]) -> None:
-    running = await Running.start(*arguments, environment=environment)
-    async with asyncio.timeout(60):
-        code = await running.process.wait()
-        assert running._reader is not None
-        await running._reader
-    assert code == 0, f"stockade {' '.join(arguments)}: {running.lines}"
+def write_secrets(directory: Path) -> None:
+    """A password for each role in `roles`, a secret for each service in `services`, and the signing secret in `jwt`."""
+    names = {
+        "roles": [OWNER_ROLE, *(role_of(service.schema) for service in SERVICES)],
+        "services": [service.name for service in SERVICES],
+    }
+    for folder, files in names.items():
+        (directory / folder).mkdir()
+        for name in files:
+            (directory / folder / name).write_text(secrets.token_hex(20))
+    (directory / "jwt").write_text(secrets.token_hex(32))
 
 
 async def wait_until_ready(url: str, *, limit_s: float = 60) -> None:
+    await _wait_until_200(f"{url}/health/ready", limit_s)
+
+
+async def wait_until_alive(url: str, *, limit_s: float = 60) -> None:
+    await _wait_until_200(f"{url}/health", limit_s)
+
+
+async def _wait_until_200(address: str, limit_s: float) -> None:
     async with asyncio.timeout(limit_s), aiohttp.ClientSession() as session:
         while True:
             with contextlib.suppress(aiohttp.ClientError):
-                async with session.get(f"{url}/health/ready") as answer:
+                async with session.get(address) as answer:
                     if answer.status == 200:
                         return
             await asyncio.sleep(0.1)
@@ -178,7 +238,7 @@ async def wait_until_ready(url: str, *, limit_s: float = 60) -> None:
 
 @contextlib.asynccontextmanager
 async def _proxy(urls: Mapping[str, str]) -> AsyncGenerator[str]:
-    """What a gateway does: the first name after /api/v1 chooses the service, nothing is rewritten."""
+    """What a gateway does: the first name after /api/v1 chooses the service, nothing is rewritten; 502 when it is away."""
     target_of = {name: urls[service.name] for service in SERVICES for name in service.owns}
 
     async def forward(request: web.Request) -> web.StreamResponse:
@@ -188,15 +248,18 @@ async def _proxy(urls: Mapping[str, str]) -> AsyncGenerator[str]:
         headers = {
             name: value for name, value in request.headers.items() if name.lower() not in ("host", "content-length")
         }
-        async with session.request(
-            request.method, target + request.raw_path, data=await request.read(), headers=headers
-        ) as answer:
-            kept = {
-                name: value
-                for name, value in answer.headers.items()
-                if name.lower() not in ("content-length", "connection")
-            }
-            return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+        try:
+            async with session.request(
+                request.method, target + request.raw_path, data=await request.read(), headers=headers
+            ) as answer:
+                kept = {
+                    name: value
+                    for name, value in answer.headers.items()
+                    if name.lower() not in ("content-length", "connection")
+                }
+                return web.Response(status=answer.status, body=await answer.read(), headers=kept)
+        except aiohttp.ClientError as error:
+            raise web.HTTPBadGateway from error
 
     application = web.Application(client_max_size=64 * 1024 * 1024)
     application.router.add_route("*", "/api/v1/{rest:.*}", forward)

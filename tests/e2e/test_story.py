@@ -18,8 +18,8 @@ async def test_a_day_in_one_process():
 async def test_a_day_in_five_processes_behind_a_proxy(postgres: ServerThread):
     with passable_directory() as directory:
         async with (
-            five_processes(postgres.server.url, directory) as (url, _),
-            httpx2.AsyncClient(base_url=url, timeout=30) as http,
+            five_processes(postgres.server.url, directory) as fleet,
+            httpx2.AsyncClient(base_url=fleet.url, timeout=30) as http,
         ):
             shop = Shop(http)
             await shop.sign_in(ADMIN_EMAIL, ADMIN_PASSWORD)
