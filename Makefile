@@ -1,5 +1,6 @@
 # `make` alone lists the targets. Nothing here needs root, and nothing outside this directory changes, but that `up`
-# keeps the company's data where `stockade up` says. ARGS="…" reaches the command behind a target.
+# keeps the company's data where `stockade up` says, and `image` keeps what it fetched in your cache directory. ARGS="…"
+# reaches the command behind a target.
 .DEFAULT_GOAL := help
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -11,7 +12,7 @@ LOCAL := .venv/.installed-local
 DEV := .venv/.installed-dev
 REPLAY := .venv-replay/.installed
 
-.PHONY: help install install-dev up test check bench replay lock clean
+.PHONY: help install install-dev up test check bench replay image image-lock lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -41,6 +42,12 @@ replay: $(LOCAL) $(REPLAY) ## replay a year of real shopping baskets and compare
 	@echo "replay: replaying real shopping baskets against Stockade"
 	@PYTHONPATH=.venv-replay $(BIN)/python -m replay $(ARGS)
 
+image: $(LOCAL) ## build the container image into build/image, without a registry or root (ARGS="--exact")
+	@$(BIN)/python -m image build $(ARGS)
+
+image-lock: $(LOCAL) ## record the newest Debian packages in image/packages.lock
+	@$(BIN)/python -m image lock $(ARGS)
+
 lock: ## resolve the requirements again, newest allowed versions (needs uv)
 	@echo "lock: writing requirements/*.txt"
 	@scripts/lock.sh
@@ -48,7 +55,7 @@ lock: ## resolve the requirements again, newest allowed versions (needs uv)
 clean: ## remove environments, caches and build products; company data stays
 	@echo "clean: removing environments, caches and build products; company data in the data directory is not touched"
 	@rm -rf .venv .venv-replay build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache .schemathesis
-	@find src tests bench replay -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests bench image replay -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(LOCAL): requirements/local.txt pyproject.toml
 	@scripts/install.sh local
