@@ -44,7 +44,7 @@ def unpack(root: Annotated[Path, Parameter(help="A directory to make.")], *, mir
 @app.command
 def lock(*, mirror: Mirror = None) -> None:
     """Record the newest version of every Debian package in image/packages.lock."""
-    newest = Archive(_cache() / "debian", mirror=mirror).find_newest()
+    newest = Archive(_cache() / "debian", mirror=mirror, index_age_max_s=0).find_newest()
     write_lock(LOCK, newest.values())
     _say(f"{LOCK.name} records {len(newest)} packages")
 
@@ -54,8 +54,10 @@ def main() -> None:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(2, str(error))
-    except (DebianError, WheelError, RootError) as error:
+    except (DebianError, WheelError, RootError, OSError) as error:
         _fail(1, str(error))
+    except KeyboardInterrupt:
+        _fail(1, "interrupted")
 
 
 def _cache() -> Path:

@@ -44,7 +44,6 @@ PACKAGES = (
 )
 
 _KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
-_INDEX_AGE_MAX_S = 86_400
 _APT_TIMEOUT_S = 300
 
 _LIBRARY = f"usr/lib/{PYTHON}"
@@ -99,8 +98,9 @@ def write_lock(path: Path, packages: Iterable[Package]) -> None:
 class Archive:
     """Debian's archive as apt sees it, with its indexes and the packages already fetched in `directory`."""
 
-    def __init__(self, directory: Path, *, mirror: str | None = None) -> None:
+    def __init__(self, directory: Path, *, mirror: str | None = None, index_age_max_s: int = 86_400) -> None:
         """`mirror` is the address of an archive that also has the security suite; None takes what the machine uses."""
+        self._index_age_max_s = index_age_max_s
         self._directory = directory
         self._mirror = mirror
         self.packages = directory / "packages"
@@ -140,7 +140,7 @@ class Archive:
     def _refresh(self, *, needed: bool) -> bool:
         """Fetch the indexes unless they are fresh; False when that fails and they are not needed."""
         stamp = self._directory / "refreshed"
-        if stamp.exists() and time.time() - stamp.stat().st_mtime < _INDEX_AGE_MAX_S:
+        if stamp.exists() and time.time() - stamp.stat().st_mtime < self._index_age_max_s:
             return True
         try:
             self._configure()
@@ -153,7 +153,7 @@ class Archive:
         return True
 
     def _configure(self) -> None:
-        for folder in ("lists/partial", "archives/partial", "etc", "packages", "incoming"):
+        for folder in ("lists/partial", "archives/partial", "etc/parts", "packages", "incoming"):
             (self._directory / folder).mkdir(parents=True, exist_ok=True)
         (self._directory / "status").touch()
         if not _KEYRING.exists():
@@ -169,9 +169,9 @@ class Archive:
         (self._directory / "apt.conf").write_text(
             f'{reach}\nDir "/";\nDir::State "{self._directory}";\nDir::State::status "{self._directory}/status";\n'
             f'Dir::Cache "{self._directory}";\nDir::Etc "{self._directory}/etc";\nDir::Etc::sourceparts "-";\n'
-            'Dir::Etc::parts "-";\n'
+            f'Dir::Etc::parts "{self._directory}/etc/parts";\n'
             f'APT::Architecture "{ARCHITECTURE}";\nAPT::Architectures {{ "{ARCHITECTURE}"; }};\n'
-            'Acquire::Languages "none";\nAPT::Sandbox::User "root";\n'
+            'Acquire::Languages "none";\nAPT::Sandbox::User "root";\nAPT::Update::Error-Mode "any";\n'
         )
 
     def _show(self, *options: str) -> list[Package]:
@@ -198,7 +198,8 @@ class Archive:
         except FileNotFoundError as error:
             raise DebianError(f"{command[0]} is missing: build on Debian, or use the Containerfile") from error
         except subprocess.CalledProcessError as error:
-            raise DebianError(f"{' '.join(command[:2])} failed: {' '.join(error.stderr.split()[:80])}") from error
+            said = " ".join(line for line in error.stderr.splitlines() if line.startswith("E:"))
+            raise DebianError(f"{' '.join(command[:2])} failed: {said or error.stderr.strip()}") from error
         except subprocess.TimeoutExpired as error:
             raise DebianError(f"{' '.join(command[:2])} took longer than {_APT_TIMEOUT_S} s") from error
         return done.stdout

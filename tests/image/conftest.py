@@ -52,14 +52,22 @@ def needs_a_builder() -> None:
 
 
 def run_image(folder: Path, *arguments: str, environment: dict[str, str] | None = None, umask: int = -1) -> str:
-    """`python -m image` in the repository, or a copy of it, at `folder`; what it printed."""
+    """`python -m image`, which must succeed, in the copy of the repository at `folder`; what it printed."""
+    code, said, errors = try_image(folder, *arguments, environment=environment, umask=umask)
+    assert code == 0, errors
+    return said
+
+
+def try_image(
+    folder: Path, *arguments: str, environment: dict[str, str] | None = None, umask: int = -1
+) -> tuple[int, str, str]:
+    """The same, whatever comes of it: exit code, output, errors."""
     done = subprocess.run(
         [sys.executable, "-m", "image", *arguments],
         cwd=folder, env=os.environ | (environment or {}), umask=umask, capture_output=True, text=True,
         timeout=BUILD_LIMIT_S, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.returncode, done.stdout, done.stderr
 
 
 def once(path: Path, make: Callable[[Path], object]) -> Path:

@@ -12,8 +12,11 @@ from image.layout import write_archive
 from image.rootfs import Stage
 from image.wheels import WheelError, fetch
 from tests.image.archives import Image, hash_tree, read_image
-from tests.image.conftest import needs_a_builder, run_image
+from tests.image.conftest import needs_a_builder, run_image, try_image
 from tests.image.containerfile import PROJECT, configuration_of, copied_sources, read_containerfile
+
+# Whoever comes first builds the image, with everything to be fetched on a new machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 LOCK = PROJECT / "image/packages.lock"
 
@@ -124,6 +127,17 @@ def test_a_damaged_package_in_the_cache_is_fetched_again(archive: Archive) -> No
     files, _ = archive.fetch({newest.name: newest})
 
     assert hashlib.sha256(files[newest].read_bytes()).hexdigest() == newest.sha256
+
+
+def test_an_archive_that_cannot_be_reached_is_one_clear_line(context: Path, tmp_path: Path) -> None:
+    arguments = ["build", "--mirror", "http://127.0.0.1:9/debian", "--output", str(tmp_path / "out")]
+
+    code, _, errors = try_image(context, *arguments, environment={"XDG_CACHE_HOME": str(tmp_path / "cache")})
+
+    assert code == 1
+    assert errors.startswith("image: apt-get update failed: E: Failed to fetch http://127.0.0.1:9/debian")
+    assert errors.count("\n") == 1
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_it_refuses_a_wheel_that_is_not_the_pinned_one(tmp_path: Path) -> None:

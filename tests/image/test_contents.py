@@ -15,6 +15,9 @@ from stockade import __version__
 from tests.image.archives import Image
 from tests.image.containerfile import PROJECT
 
+# Whoever comes first builds the image, with everything to be fetched on a new machine.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 SIZE_MAX_BYTES = 200_000_000
 LIBRARIES = "usr/lib/x86_64-linux-gnu"
 LOADER = "usr/lib64/ld-linux-x86-64.so.2"
