@@ -36,7 +36,10 @@ _SECURITY_HEADERS = (
     "X-Frame-Options:DENY",
 )
 _EXPOSED_HEADERS = ["ETag", "Location", "Retry-After", "X-Request-ID"]
-_ACCEPTED_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID"]
+_ACCEPTED_HEADERS = [
+    "Authorization", "Content-Type", "Idempotency-Key", "If-Match", "If-None-Match", "Last-Event-ID", "X-Request-ID",
+    "traceparent",
+]  # fmt: skip
 
 
 def build_declaration() -> dict[str, Any]:
