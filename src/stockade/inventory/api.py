@@ -131,9 +131,11 @@ async def post_movement(
     context: Ctx, body: NewMovement, key: MandatoryKey, actor: Actor = require("movements:write")
 ) -> Response:
     """Move goods: receive, issue, adjust, transfer, or change their status."""
-    answer = await items.with_known_items(
-        context, lambda: answer_once(context.database, key, movements.post_movement, actor=actor, request=body)
-    )
+
+    async def attempt() -> Response:
+        return await answer_once(context.database, key, movements.post_movement, actor=actor, request=body)
+
+    answer = await items.with_known_items(context, lambda: reservations.after_sweeping(context, attempt))
     MOVEMENTS.labels(_outcome(answer, body.type)).inc()
     return answer
 
@@ -163,7 +165,13 @@ async def post_reversal(
     context: Ctx, movement_id: UUID, key: MandatoryKey, actor: Actor = require("movements:write")
 ) -> Response:
     """Undo a movement exactly, once."""
-    answer = await answer_once(context.database, key, movements.reverse_movement, actor=actor, movement_id=movement_id)
+
+    async def attempt() -> Response:
+        return await answer_once(
+            context.database, key, movements.reverse_movement, actor=actor, movement_id=movement_id
+        )
+
+    answer = await reservations.after_sweeping(context, attempt)
     MOVEMENTS.labels(_outcome(answer, "reversal")).inc()
     return answer
 

@@ -4,7 +4,7 @@ A reservation's rows are locked before any stock level, and levels in key order,
 other in a circle. Whether a hold has expired is decided by the clock, not by when the sweeper came by.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -38,6 +38,11 @@ from stockade.kit.shapes import plain
 T = TypeVar("T")
 
 _SWEEP_BATCH = 200
+_SWEEPS_MAX = 50
+_DUE = """
+    SELECT id FROM reservations WHERE status = 'held' AND expires_at <= clock_timestamp()
+     ORDER BY expires_at, id LIMIT $1 FOR UPDATE"""
+_DUE_AND_FREE = _DUE + " SKIP LOCKED"
 _LAST = UUID(int=2**128 - 1)
 _OPEN = ("held", "confirmed", "partially_consumed")
 
@@ -162,15 +167,9 @@ async def consume(connection: Connection, *, actor: Actor, reservation_id: UUID,
     return Consumed(movement_id=movement_id, reservation=held.shape())
 
 
-async def sweep_expired(connection: Connection) -> int:
-    """End a bounded batch of holds whose time is over; returns how many. Those that somebody is working on are left alone."""
-    due = await connection.fetch(
-        """
-        SELECT id FROM reservations WHERE status = 'held' AND expires_at <= clock_timestamp()
-         ORDER BY expires_at LIMIT $1 FOR UPDATE SKIP LOCKED
-        """,
-        _SWEEP_BATCH,
-    )
+async def sweep_expired(connection: Connection, *, patient: bool = False) -> int:
+    """End a bounded batch of holds whose time is over; returns how many. Unless patient, leaves alone those somebody works on."""
+    due = await connection.fetch(_DUE if patient else _DUE_AND_FREE, _SWEEP_BATCH)
     if not due:
         return 0
     expired = await _read(connection, [row["id"] for row in due])
@@ -187,13 +186,35 @@ async def sweep_expired(connection: Connection) -> int:
 
 
 async def after_sweeping(context: Context, work: Callable[[], Awaitable[T]]) -> T:
-    """Run something that needs stock; when it is refused while expired holds still count, end those and run it once more."""
+    """Run something that needs stock; if expired holds still counted when it was refused, end them and run it once more."""
     try:
         return await work()
-    except InsufficientStock:
-        if not await context.database.run(sweep_expired):
+    except InsufficientStock as refusal:
+        if not await context.database.read(has_more_than_told, lines=refusal.data["lines"]):
             raise
-        return await work()
+    for _ in range(_SWEEPS_MAX):
+        if await context.database.run(sweep_expired, patient=True) < _SWEEP_BATCH:
+            break
+    return await work()
+
+
+async def has_more_than_told(connection: Connection, *, lines: Sequence[Mapping[str, str]]) -> bool:
+    """Whether more is available, expired holds not counted, than these lines of a refusal said."""
+    return await connection.fetchval(
+        """
+        SELECT EXISTS (
+            SELECT FROM unnest($1::text[], $2::text[], $3::text[]::numeric[]) AS l (sku, warehouse, available)
+              JOIN items i ON i.sku = l.sku
+              JOIN warehouses w ON w.code = l.warehouse
+              JOIN stock_levels s ON s.item_id = i.id AND s.warehouse_id = w.id
+             WHERE l.available < s.sellable - s.reserved - s.allocated + (
+                SELECT coalesce(sum(h.quantity), 0)
+                  FROM reservations r JOIN reservation_lines h ON h.reservation_id = r.id
+                 WHERE r.status = 'held' AND r.expires_at <= clock_timestamp()
+                   AND h.item_id = s.item_id AND h.warehouse_id = s.warehouse_id))
+        """,
+        *([line[name] for line in lines] for name in ("sku", "warehouse", "available")),
+    )
 
 
 async def get_reservation(connection: Connection, *, reservation_id: UUID) -> Reservation:
