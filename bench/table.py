@@ -50,13 +50,18 @@ def _cells(row: Row, skus: str) -> list[str]:
         if row.detail("product_us") is not None
         else "-",
         format_figure(row.detail("postgres_us", of_reference=True)),
-        format_figure(row.detail("foreign_cores")),
+        format_figure(_foreign_cores(row)) if row.detail("foreign_cores") is not None else "-",
     ]
 
 
 def _percentiles(row: Row, *, of_reference: bool) -> str:
     p50, p99 = (row.percentile(name, of_reference=of_reference) for name in ("p50_ms", "p99_ms"))
     return "-" if p50 is None else f"{format_figure(p50)} / {format_figure(p99)}"
+
+
+def _foreign_cores(row: Row) -> float:
+    """What others used while either side was measured, the busier side of the two."""
+    return max(row.detail("foreign_cores", of_reference=side) or 0.0 for side in (False, True))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
@@ -85,7 +90,7 @@ def _remarks(rows: Sequence[Row], machine: Mapping[str, Any]) -> list[str]:
     for row in rows:
         remarks += [f"{row.target.id}: {note}" for note in row.notes]
         remarks += [f"{row.target.id} is INVALID: {fault}" for fault in row.faults]
-    noisy = {row.target.id for row in rows if (row.detail("foreign_cores") or 0) > _NOISY_CORES}
+    noisy = {row.target.id for row in rows if _foreign_cores(row) > _NOISY_CORES}
     if noisy:
         remarks.append(
             f"others used more than {_NOISY_CORES} cores meanwhile: measure again ({', '.join(sorted(noisy))})"
