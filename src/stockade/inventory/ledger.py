@@ -102,9 +102,19 @@ class Books:
         self.entries.append(Entry(line, place, bin, quantity, balance.quantity, unit_cost))
 
     def pick(
-        self, place: Place, quantity: Decimal, *, status: str, location_id: UUID | None, lot_id: UUID | None
+        self,
+        place: Place,
+        quantity: Decimal,
+        *,
+        status: str,
+        location_id: UUID | None = None,
+        lot_id: UUID | None = None,
+        beside: UUID | None = None,
     ) -> list[tuple[Bin, Decimal]]:
-        """Where to take a quantity from: the lot that expires first, then by location. Raises InsufficientStock."""
+        """Where to take a quantity from: the lot that expires first, then by location, but not from the location `beside`.
+
+        Raises InsufficientStock.
+        """
         candidates = sorted(
             (
                 (balance.expires_on or date.max, balance.location, bin.lot_id, bin, balance.quantity)
@@ -113,6 +123,7 @@ class Books:
                 and bin.status == status
                 and balance.quantity > 0
                 and (location_id is None or bin.location_id == location_id)
+                and bin.location_id != beside
                 and (lot_id is None or bin.lot_id == lot_id)
             ),
             key=lambda candidate: candidate[:3],

@@ -127,17 +127,22 @@ async def _look_up(connection: Connection, request: NewMovement) -> _Directory:
         targets = await find_places(connection, [line.sku for line in lines], codes, field="to_warehouse")
     directory = _Directory(places, targets)
     for number, (line, place) in enumerate(zip(lines, places, strict=True)):
-        _check_tracking(place, line, number, is_receipt=request.type == "receipt")
+        _check_tracking(place, line, number, comes_in=_comes_in(request.type, line))
     codes = [code for line in lines for code in (line.location, line.to_location) if code]
     warehouses = list({place.warehouse_id for place in (*places, *targets)})
     directory.locations = await find_locations(connection, warehouses=warehouses, codes=codes)
     with_lot = [(place, line) for line, place in zip(lines, places, strict=True) if line.lot]
     if with_lot:
-        directory.lots = await _find_lots(connection, with_lot, make=request.type in ("receipt", "adjustment"))
+        made = [(place, line) for place, line in with_lot if _comes_in(request.type, line)]
+        directory.lots = await _find_lots(connection, with_lot, made)
     return directory
 
 
-def _check_tracking(place: Place, line: NewMovementLine, number: int, *, is_receipt: bool) -> None:
+def _comes_in(kind: str, line: NewMovementLine) -> bool:
+    return kind == "receipt" or (kind == "adjustment" and line.quantity > 0)
+
+
+def _check_tracking(place: Place, line: NewMovementLine, number: int, *, comes_in: bool) -> None:
     pointer = f"/lines/{number}"
     if place.tracking == "serial" or line.serials:
         raise Invalid.field(
@@ -145,22 +150,26 @@ def _check_tracking(place: Place, line: NewMovementLine, number: int, *, is_rece
         )
     if line.lot and place.tracking != "lot":
         raise Invalid.field(f"{pointer}/lot", "lot_not_tracked", f"{line.sku} is not tracked by lot.")
-    if is_receipt and place.tracking == "lot" and not line.lot:
+    if comes_in and place.tracking == "lot" and not line.lot:
         raise Invalid.field(f"{pointer}/lot", "lot_required", f"{line.sku} is tracked by lot: say which one arrives.")
 
 
 async def _find_lots(
-    connection: Connection, lines: Sequence[tuple[Place, NewMovementLine]], *, make: bool
+    connection: Connection,
+    lines: Sequence[tuple[Place, NewMovementLine]],
+    made: Sequence[tuple[Place, NewMovementLine]],
 ) -> dict[tuple[UUID, str], tuple[UUID, date | None]]:
-    wanted = {(place.item_id, line.lot or ""): line.expires_on for place, line in lines}
-    keys = sorted(wanted)
-    if make:
+    """Ids and expiry dates of the lots of these lines; those of `made` come into being if they are new."""
+    keys = sorted({(place.item_id, line.lot or "") for place, line in lines})
+    if new := {(place.item_id, line.lot or ""): line.expires_on for place, line in made}:
+        ordered = sorted(new)
         await connection.execute(
             """
             INSERT INTO lots (id, item_id, code, expires_on)
             SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::date[]) ON CONFLICT DO NOTHING
             """,
-            [uuid7() for _ in keys], [item for item, _ in keys], [code for _, code in keys], [wanted[key] for key in keys],
+            [uuid7() for _ in ordered], [item for item, _ in ordered], [code for _, code in ordered],
+            [new[key] for key in ordered],
         )  # fmt: skip
     rows = await connection.fetch(
         """
@@ -186,7 +195,7 @@ def _plan(books: Books, directory: _Directory, request: NewMovement, number: int
     def outside(kind: str) -> Bin:
         return Bin(directory.locations[place.warehouse_id, f"@{kind}"], lot, status, False)
 
-    if request.type == "receipt" or (request.type == "adjustment" and line.quantity > 0):
+    if _comes_in(request.type, line):
         source = (
             "adjustment"
             if request.type == "adjustment"
@@ -199,7 +208,13 @@ def _plan(books: Books, directory: _Directory, request: NewMovement, number: int
         books.add(number, place, into, line.quantity, unit_cost=line.unit_cost)
         return
     location = directory.location(place, line.location, f"{pointer}/location") if line.location else None
-    taken = books.pick(place, abs(line.quantity), status=status, location_id=location, lot_id=lot if line.lot else None)
+    # What is at the destination already need not go there; if the line says to take it from there, that is refused below.
+    destination = None
+    if request.type == "transfer" and location is None:
+        destination = directory.location(target, line.to_location, f"{pointer}/to_location")
+    taken = books.pick(
+        place, abs(line.quantity), status=status, location_id=location, lot_id=lot if line.lot else None, beside=destination
+    )  # fmt: skip
     for bin, quantity in taken:
         into = _destination(directory, request.type, line, place, target, bin, pointer)
         books.add(number, place, bin, -quantity)
@@ -224,7 +239,7 @@ def _destination(
 
 def plan_issue(books: Books, place: Place, quantity: Decimal, *, line: int, customer: UUID) -> None:
     """Plan the shipping of a reserved quantity to the customer."""
-    for bin, part in books.pick(place, quantity, status=SELLABLE, location_id=None, lot_id=None):
+    for bin, part in books.pick(place, quantity, status=SELLABLE):
         books.add(line, place, bin, -part)
         books.add(line, place, Bin(customer, bin.lot_id, bin.status, False), part)
 
