@@ -98,7 +98,8 @@ class DatabasePod:
         """A base backup as the CronJob takes it: over TLS and with the role's password, where the build knows TLS."""
         variables = {"BACKUPS_KEPT": str(kept), "PGUSER": "stockade_backup"}
         if self.programs.is_complete:
-            variables |= {"PGHOST": HOST, "PGPASSWORD": PASSWORDS["stockade_backup"], "PGSSLMODE": "verify-full"}
+            password = str(self.root / "roles" / "stockade_backup")
+            variables |= {"PGHOST": HOST, "PGPASSWORD_FILE": password, "PGSSLMODE": "verify-full"}
             variables |= {"PGSSLROOTCERT": str(self.root / "tls" / "ca.crt")}
         else:
             variables |= {"PGHOST": str(self.root / "sockets")}

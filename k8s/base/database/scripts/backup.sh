@@ -1,10 +1,16 @@
 #!/bin/sh
 # Takes a base backup into POSTGRES_ARCHIVE/base, proves it, and removes what it makes superfluous.
 #
-# The server and the role come from libpq's own variables (PGHOST, PGUSER, PGPASSFILE, PGSSLMODE, ...). Needs
-# POSTGRES_ARCHIVE and BACKUPS_KEPT, the number of base backups that stay; WAL stays from the oldest of them on.
+# The server and the role come from libpq's own variables (PGHOST, PGUSER, PGSSLMODE, ...); PGPASSWORD_FILE, ours, names the
+# file of the password. Needs POSTGRES_ARCHIVE and BACKUPS_KEPT, the number of base backups that stay; WAL stays from the
+# oldest of them on.
 set -eu
 umask 077
+
+if [ -n "${PGPASSWORD_FILE:-}" ]; then
+  PGPASSWORD=$(cat "$PGPASSWORD_FILE")
+  export PGPASSWORD
+fi
 
 stop() {
   echo "backup: $*" >&2
