@@ -217,12 +217,16 @@ class Consumed(Shape):
 
 
 class StockLevel(Shape):
-    """The stock of one item in one warehouse. As of an instant in the past only quantities on hand are known."""
+    """The stock of one item in one warehouse.
+
+    As of an instant in the past only quantities on hand are known, and they are negative where an issue is dated before
+    the receipt of what it took.
+    """
 
     sku: str
     warehouse: str
-    on_hand: Quantity
-    sellable: Quantity
+    on_hand: SignedQuantity
+    sellable: SignedQuantity
     reserved: Quantity | None
     allocated: Quantity | None
     available: Quantity | None
