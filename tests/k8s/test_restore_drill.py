@@ -64,7 +64,7 @@ def test_a_destroyed_database_comes_back_to_a_moment_row_by_row(pod: DatabasePod
 
     assert _digest(pod) == expected
     assert _ids(pod) == list(range(1, 8_001))
-    print(f"\nrestore drill: 8000 rows of two histories back at {moment} in {took_s:.1f} s\n{said}")
+    print(f"\nrestore drill: 8000 rows back as of {moment} in {took_s:.1f} s\n{said}")
     assert took_s < 60
 
 
