@@ -25,6 +25,8 @@ class Place:
     tracking: str
     warehouse_id: UUID
     warehouse: str
+    has_level: bool = True
+    """Whether the warehouse has ever kept the item."""
 
     @property
     def key(self) -> tuple[UUID, UUID]:
@@ -37,10 +39,11 @@ async def find_places(
     """The item and warehouse of each line, in order. Raises UnknownNames with a pointer for every name that is not known."""
     rows = await connection.fetch(
         """
-        SELECT l.place, l.sku, l.warehouse, i.id AS item_id, i.tracking, w.id AS warehouse_id
+        SELECT l.place, l.sku, l.warehouse, i.id AS item_id, i.tracking, w.id AS warehouse_id, s.item_id IS NOT NULL AS has_level
           FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS l (sku, warehouse, place)
           LEFT JOIN items i ON i.sku = l.sku
           LEFT JOIN warehouses w ON w.code = l.warehouse
+          LEFT JOIN stock_levels s ON s.item_id = i.id AND s.warehouse_id = w.id
          ORDER BY l.place
         """,
         list(skus), list(warehouses),
@@ -59,7 +62,10 @@ async def find_places(
             errors.append({"pointer": f"{pointer}/{field}", "code": "unknown_warehouse", "detail": detail})
     if errors:
         raise UnknownNames(errors, unknown)
-    return [Place(row["item_id"], row["sku"], row["tracking"], row["warehouse_id"], row["warehouse"]) for row in rows]
+    return [
+        Place(row["item_id"], row["sku"], row["tracking"], row["warehouse_id"], row["warehouse"], row["has_level"])
+        for row in rows
+    ]
 
 
 async def with_known_items(context: Context, work: Callable[[], Awaitable[T]]) -> T:
@@ -91,18 +97,29 @@ async def with_known_item(context: Context, sku: str, work: Callable[[], Awaitab
 async def learn_items(connection: Connection, *, products: Sequence[Mapping[str, Any]]) -> None:
     """Take over what the catalog says, unless something newer is known."""
     ordered = sorted(products, key=lambda product: str(product["id"]))
+    columns = [
+        [product["id"] for product in ordered],
+        *([product[field] for product in ordered] for field in ("sku", "name", "unit", "tracking", "is_active")),
+        [int(product.get("version", 0)) for product in ordered],
+    ]
+    # Two statements, because an item that somebody else is learning at this moment conflicts by SKU or by id.
     await connection.execute(
         """
         INSERT INTO items (id, sku, name, unit, tracking, is_active, version)
         SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::boolean[], $7::integer[])
-        ON CONFLICT (id) DO UPDATE
-           SET name = EXCLUDED.name, unit = EXCLUDED.unit, is_active = EXCLUDED.is_active, version = EXCLUDED.version
-         WHERE items.version < EXCLUDED.version
+        ON CONFLICT DO NOTHING
         """,
-        [product["id"] for product in ordered],
-        *([product[field] for product in ordered] for field in ("sku", "name", "unit", "tracking", "is_active")),
-        [int(product.get("version", 0)) for product in ordered],
+        *columns,
     )
+    await connection.execute(
+        """
+        UPDATE items i SET name = n.name, unit = n.unit, is_active = n.is_active, version = n.version
+          FROM unnest($1::uuid[], $2::text[], $3::text[], $4::boolean[], $5::integer[])
+               AS n (id, name, unit, is_active, version)
+         WHERE i.id = n.id AND i.version < n.version
+        """,
+        columns[0], columns[2], columns[3], columns[5], columns[6],
+    )  # fmt: skip
 
 
 async def apply_product_events(connection: Connection, events: Sequence[Mapping[str, Any]]) -> None:
