@@ -60,7 +60,7 @@ class Service:
         return self.package.rpartition(".")[2]
 
 
-def get_context(request: Request) -> Context:
+async def get_context(request: Request) -> Context:  # Async, because the framework runs others in a thread.
     return request.app.state.context
 
 

@@ -12,7 +12,7 @@ def tag(response: Response, version: int) -> None:
     response.headers["ETag"] = f'"{version}"'
 
 
-def _read_if_match(
+async def _read_if_match(
     if_match: Annotated[str | None, Header(max_length=200, description="The ETag that was read.")] = None,
 ) -> str:
     if if_match is None:
