@@ -45,7 +45,7 @@ def assemble_all(settings_of: Mapping[str, Settings], lifecycle: Lifecycle) -> d
         return InProcess(lambda: apps[name])
 
     for service in SERVICES:
-        apps[service.name] = create_app(_build_context(service, settings_of[service.name], lifecycle, in_process))
+        apps[service.name] = _assemble(service, settings_of[service.name], lifecycle, in_process)
     return apps
 
 
@@ -56,7 +56,7 @@ def assemble_one(service: Service, settings: Settings, lifecycle: Lifecycle) -> 
     def over_network(name: str) -> Transport:
         return InProcess(lambda: apps[name]) if name == service.name else Network(settings.service_urls[name])
 
-    apps[service.name] = create_app(_build_context(service, settings, lifecycle, over_network))
+    apps[service.name] = _assemble(service, settings, lifecycle, over_network)
     return apps[service.name]
 
 
@@ -87,6 +87,15 @@ async def migrate(
         finally:
             await connection.close()
     return applied
+
+
+def _assemble(
+    service: Service, settings: Settings, lifecycle: Lifecycle, transport_to: Callable[[str], Transport]
+) -> FastAPI:
+    context = _build_context(service, settings, lifecycle, transport_to)
+    # Here and not in the application's lifespan, where a wrong setting would end the process with a stack trace.
+    service.prepare(context)
+    return create_app(context)
 
 
 def _build_context(

@@ -100,7 +100,6 @@ async def _lifespan(app: FastAPI) -> AsyncGenerator[None]:
     if checks := context.service.checks:
         audit = lambda: context.database.run(run_checks, checks=checks, service=context.service.name)  # noqa: E731
         context.background.repeat("integrity", audit, every_s=_AUDIT_EVERY_S)
-    context.service.prepare(context)
     context.background.start()
     try:
         yield
