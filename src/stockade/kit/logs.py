@@ -9,7 +9,7 @@ import sys
 from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TextIO, cast
 
 import ecs_logging
 import structlog
@@ -22,10 +22,10 @@ _FILE_BYTES = 10_000_000
 _FILES_KEPT = 3
 
 
-def start_logging(*, directory: Path | None = None) -> None:
-    """Send what this process logs, libraries included, to standard output or to `stockade.log` in a directory. Call once."""
+def start_logging(*, directory: Path | None = None, stream: TextIO = sys.stdout) -> None:
+    """Send what this process logs, libraries included, to a stream or to `stockade.log` in a directory. Call once."""
     if directory is None:
-        handler: logging.Handler = logging.StreamHandler(sys.stdout)
+        handler: logging.Handler = logging.StreamHandler(stream)
     else:
         handler = RotatingFileHandler(directory / "stockade.log", maxBytes=_FILE_BYTES, backupCount=_FILES_KEPT)
     handler.setFormatter(_LineFormatter(exclude_fields=["process", "log.original"]))
