@@ -5,6 +5,7 @@ on standard error with the cause and the next step.
 """
 
 import asyncio
+import signal
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -150,6 +151,9 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     from stockade.kit.serving import PortError
     from stockade.postgres import PostgresError
 
+    # A shell makes its background jobs ignore SIGINT; here it must reach the runner, which cancels the work.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(work)
@@ -162,6 +166,11 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     except KeyboardInterrupt:
         _fail(1, "interrupted")
     raise AssertionError("_fail does not return")
+
+
+def _interrupt(*_: object) -> None:
+    """SIGTERM before a server takes it: what was started is stopped in good order, as after Ctrl-C."""
+    signal.raise_signal(signal.SIGINT)
 
 
 def _directory(data: Path | None) -> Path:

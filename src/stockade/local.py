@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from pydantic import TypeAdapter, ValidationError
+
 from stockade.demo import load_demo
 from stockade.front import Front
 from stockade.kit.context import Lifecycle
@@ -27,11 +29,14 @@ from stockade.postgres import OWNER_ROLE, PostgresServer, bootstrap, hold_direct
 from stockade.targets import SCHEMAS, SERVICES, assemble_all, migrate
 from stockade.user.accounts import BOOTSTRAP, count_accounts, create_account
 from stockade.user.passwords import LENGTH_MIN, hash_password
+from stockade.user.shapes import Email
 from stockade.user.signing import read_signing_keys
 
 DATABASE = "stockade"
 _FIRST_EMAIL = "admin@stockade.local"
 _POOL_SIZE = 12
+_OURS = ("stockade.lock", "postgres", "secrets")
+_NOBODYS = ("lost+found",)
 
 Say = Callable[[str], None]
 
@@ -81,15 +86,25 @@ class LocalSecrets:
         return Secret(name, path=path)
 
 
+def check_directory(data: Path) -> None:
+    """Refuse a directory in which somebody keeps other things; what Stockade makes is not to lie between them."""
+    if data.is_dir() and not any((data / name).exists() for name in _OURS):
+        others = sorted(entry.name for entry in data.iterdir() if entry.name not in _NOBODYS)
+        if others:
+            raise ConfigurationError(
+                f"{data} is not empty ({others[0]}) and holds no Stockade data: name a new or empty directory with --data."
+            )
+
+
 async def run_local(place: Place, say: Say) -> None:
     """Bring everything up, serve until a stop signal, and leave everything closed."""
     began = time.monotonic()
+    check_directory(place.data)
     listener = bind(place.host, place.port)
     with contextlib.closing(listener):
         say(f"data: {place.data}")
         async with contextlib.AsyncExitStack() as stack:
             settings_of, server = await _prepare_database(place, say, stack)
-            start_logging(directory=place.data)
             lifecycle = Lifecycle()
             front = Front(assemble_all(settings_of, lifecycle))
             address = f"http://{place.host}:{listener.getsockname()[1]}"
@@ -124,19 +139,19 @@ async def _serve_beside(
     serving: Coroutine[Any, Any, None], server: PostgresServer | None, lifecycle: Lifecycle
 ) -> None:
     """Serve while the database is watched; a database that cannot be kept alive ends the serving, and is the error."""
-    front = asyncio.ensure_future(serving)
     if server is None:
-        await front
+        await serving
         return
-    watch = asyncio.ensure_future(server.watch())
-    await asyncio.wait((front, watch), return_when=asyncio.FIRST_COMPLETED)
-    if not front.done():
+    front, watch = asyncio.ensure_future(serving), asyncio.ensure_future(server.watch())
+    try:
+        await asyncio.wait((front, watch), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        # Also when a signal came before the server could take it: nothing may be served without a database.
         lifecycle.stopping.set()
         await front
-    watch.cancel()
+        watch.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watch
-    await front
 
 
 async def _prepare_database(
@@ -156,6 +171,7 @@ async def _prepare_database(
         server = await PostgresServer.start(place.data, say=say)
         stack.push_async_callback(server.stop)
         admin_url, database = server.url, DATABASE
+    start_logging(directory=place.data)
     local = LocalSecrets(place.data)
     passwords = {role: local.of_role(role).value() for role in (OWNER_ROLE, *map(role_of, SCHEMAS))}
     await bootstrap(admin_url, database=database, schemas=SCHEMAS, passwords=passwords)
@@ -187,7 +203,7 @@ async def _ensure_administrator(settings: Settings, environment: Environment, sa
     try:
         if await database.read(count_accounts):
             return
-        email = environment.text("STOCKADE_ADMIN_EMAIL", _FIRST_EMAIL)
+        email = check_address(environment.text("STOCKADE_ADMIN_EMAIL", _FIRST_EMAIL))
         given = environment.secret("STOCKADE_ADMIN_PASSWORD", strict=False)
         if given is not None:
             check_first_password(given)
@@ -202,6 +218,14 @@ async def _ensure_administrator(settings: Settings, environment: Environment, sa
         say(f"first administrator: {email}, password: {shown}")
     finally:
         await database.close()
+
+
+def check_address(email: str) -> str:
+    """An e-mail address in the form in which people sign in with it."""
+    try:
+        return TypeAdapter(Email).validate_python(email)
+    except ValidationError as error:
+        raise ConfigurationError(f"{email!r} is not an e-mail address, so nobody could sign in with it.") from error
 
 
 def check_first_password(given: Secret) -> None:
