@@ -1,6 +1,6 @@
-# `make` alone lists the targets. Nothing here needs root, and nothing outside this directory changes, but that `up`
-# keeps the company's data where `stockade up` says, and `image` keeps what it fetched in your cache directory. ARGS="…"
-# reaches the command behind a target.
+# `make` alone lists the targets. Nothing here needs root but the cluster, and nothing outside this directory changes, but
+# that `up` keeps the company's data where `stockade up` says, and `image` and the cluster keep what they fetched and
+# built in your cache directory. ARGS="…" reaches the command behind a target.
 .DEFAULT_GOAL := help
 .SUFFIXES:
 MAKEFLAGS += --no-builtin-rules --no-print-directory
@@ -12,7 +12,7 @@ LOCAL := .venv/.installed-local
 DEV := .venv/.installed-dev
 REPLAY := .venv-replay/.installed
 
-.PHONY: help install install-dev up test check bench replay image image-lock lock clean
+.PHONY: help install install-dev up test test-cluster cluster cluster-down check bench replay image image-lock lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,15 @@ up: $(LOCAL) ## run the whole product on this machine, in the foreground (ARGS="
 test: check ## all checks, then every test on real servers (ARGS="tests/inventory -k transfer", WORKERS=2)
 	@echo "test: running the test suite in $(WORKERS) processes"
 	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+test-cluster: $(DEV) ## the tests of k8s/ on a real API server, which it builds, starts and removes (needs root on Linux, and Go)
+	@$(BIN)/python -m lab test $(ARGS)
+
+cluster: $(DEV) ## the same cluster to look at: it stays until cluster-down
+	@$(BIN)/python -m lab up
+
+cluster-down: $(DEV) ## end it and remove every trace of it
+	@$(BIN)/python -m lab down
 
 check: $(DEV) ## lint, formatting, types and import contracts
 	@scripts/check.sh
@@ -55,7 +64,7 @@ lock: ## resolve the requirements again, newest allowed versions (needs uv)
 clean: ## remove environments, caches and build products; company data stays
 	@echo "clean: removing environments, caches and build products; company data in the data directory is not touched"
 	@rm -rf .venv .venv-replay build dist .hypothesis .import_linter_cache .pytest_cache .ruff_cache .schemathesis
-	@find src tests bench image replay -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	@find src tests bench image lab replay -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 $(LOCAL): requirements/local.txt pyproject.toml
 	@scripts/install.sh local
