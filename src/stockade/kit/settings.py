@@ -6,6 +6,7 @@ For every secret `NAME` the variable `NAME_FILE` may name a file instead; the fi
 """
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,8 @@ from stockade.kit.errors import ConfigurationError
 
 EnvironmentName = Literal["production", "development"]
 
+_HOST = r"(\[[0-9A-Fa-f:.]+\]|[^][:/?#,@\s]*)(:\d{1,5})?"
+_ADDRESS = re.compile(rf"^[a-z]+://([^/?#\s]*@)?{_HOST}(,{_HOST})*([/?#]|$)")  # PostgreSQL takes several hosts.
 _SECRET_LENGTH_MIN = 12
 _DEVELOPMENT_SECRETS = (
     "development-",
@@ -108,11 +111,10 @@ class Environment:
 
     def __init__(self, variables: Mapping[str, str] | None = None) -> None:
         self.variables = os.environ if variables is None else variables
-        self.name: EnvironmentName = (
-            "development" if self.text("STOCKADE_ENVIRONMENT", "production") == "development" else "production"
-        )
-        if self.text("STOCKADE_ENVIRONMENT", "production") not in ("production", "development"):
-            raise ConfigurationError("STOCKADE_ENVIRONMENT must be production or development")
+        name = self.text("STOCKADE_ENVIRONMENT", "production")
+        if name not in ("production", "development"):
+            raise ConfigurationError(f"STOCKADE_ENVIRONMENT must be production or development, not {name!r}")
+        self.name: EnvironmentName = name
 
     def text(self, name: str, default: str) -> str:
         return self.variables.get(name, "").strip() or default
@@ -162,6 +164,12 @@ def refuse_weak_secret(secret: Secret) -> None:
         )
 
 
+def _check_address(name: str, address: str, *beginnings: str) -> str:
+    if not address.startswith(beginnings) or not _ADDRESS.match(address):
+        raise ConfigurationError(f"{name} must start with {beginnings[0]}HOST:PORT, with special characters encoded")
+    return address
+
+
 def read_database(environment: Environment) -> DatabaseAccess:
     """`STOCKADE_DATABASE_URL`, `_USER` and `_PASSWORD`, each also as a file."""
     url = environment.secret("STOCKADE_DATABASE_URL", strict=False)
@@ -169,8 +177,7 @@ def read_database(environment: Environment) -> DatabaseAccess:
         raise ConfigurationError(
             "STOCKADE_DATABASE_URL is not set: give postgresql://HOST:PORT/DATABASE (`stockade up` needs none)"
         )
-    if not url.value().startswith(("postgresql://", "postgres://")):
-        raise ConfigurationError("STOCKADE_DATABASE_URL must start with postgresql://")
+    _check_address("STOCKADE_DATABASE_URL", url.value(), "postgresql://", "postgres://")
     return DatabaseAccess(
         url=url,
         user=environment.secret("STOCKADE_DATABASE_USER", strict=False),
@@ -191,8 +198,8 @@ def read_settings(environment: Environment, services: tuple[str, ...]) -> Settin
         service_secret=environment.secret("STOCKADE_SERVICE_SECRET"),
         service_secrets_directory=environment.path("STOCKADE_SERVICE_SECRETS_DIRECTORY"),
         service_urls={
-            name: environment.text(f"STOCKADE_{name.upper().replace('-', '_')}_URL", f"http://{name}")
-            for name in services
+            name: _check_address(variable, environment.text(variable, f"http://{name}"), "http://", "https://")
+            for name, variable in ((name, f"STOCKADE_{name.upper().replace('-', '_')}_URL") for name in services)
         },
         access_token_lifetime_s=environment.whole("STOCKADE_ACCESS_TOKEN_LIFETIME_S", 300, low=30, high=3_600),
         refresh_token_lifetime_s=environment.whole(
