@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Response
 
 from stockade.kit.auth import Actor, authenticate, require
 from stockade.kit.context import Context, Ctx, Service
+from stockade.kit.errors import ConfigurationError
 from stockade.kit.etags import IfMatch, tag
 from stockade.kit.idempotency import OptionalKey, answer_once
 from stockade.kit.pages import CursorText, Page, PageSize
@@ -142,6 +143,9 @@ async def post_service_token(context: Ctx, body: ServiceLogin) -> ServiceToken:
 
 def _prepare(context: Context) -> None:
     sessions.signing_keys(context)
+    directory = context.settings.service_secrets_directory
+    if directory is not None and not directory.is_dir():
+        raise ConfigurationError(f"STOCKADE_SERVICE_SECRETS_DIRECTORY names no directory: {directory}")
     context.background.repeat(
         "forget old tokens", lambda: context.database.run(sessions.forget_old_tokens), every_s=3600
     )
