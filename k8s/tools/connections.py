@@ -66,7 +66,7 @@ def read_matrix(manifests: Iterable[Manifest], *, components: Iterable[str] = ()
     """
     (document,) = read_yaml(path.read_text())
     listed = {name: _read_party(name, entry) for name, entry in document["parties"].items()}
-    pods = [(manifest["metadata"]["namespace"], pod) for manifest in manifests if (pod := pod_of(manifest))]
+    pods = find_pods(manifests)
     parties = {name: party for name, party in listed.items() if not party.ours or _has_pods(party, pods)}
     parties |= _make_strangers(parties)
     connections: set[Connection] = set()
@@ -76,6 +76,19 @@ def read_matrix(manifests: Iterable[Manifest], *, components: Iterable[str] = ()
         if entry.get("component") in (None, *components):
             connections |= _spread(entry, parties)
     return Matrix(parties, connections)
+
+
+def find_pods(manifests: Iterable[Manifest]) -> list[tuple[str, Mapping[str, str]]]:
+    """Namespace and labels of the pods that the manifests bring about, those of CloudNativePG's Cluster included."""
+    found: list[tuple[str, Mapping[str, str]]] = []
+    for manifest in manifests:
+        namespace = manifest["metadata"].get("namespace", "")
+        if pod := pod_of(manifest):
+            found.append((namespace, pod["metadata"].get("labels", {})))
+        elif manifest["apiVersion"].startswith("postgresql.cnpg.io/") and manifest["kind"] == "Cluster":
+            inherited = manifest["spec"].get("inheritedMetadata", {}).get("labels", {})
+            found.append((namespace, {**inherited, "cnpg.io/cluster": manifest["metadata"]["name"]}))
+    return found
 
 
 def find_allowed(manifests: Iterable[Manifest], matrix: Matrix, way: Way) -> set[Connection]:
@@ -103,11 +116,8 @@ def _read_party(name: str, entry: Mapping[str, Any]) -> Party:
     )
 
 
-def _has_pods(party: Party, pods: list[tuple[str, Manifest]]) -> bool:
-    return any(
-        namespace == party.namespace and party.labels.items() <= pod["metadata"]["labels"].items()
-        for namespace, pod in pods
-    )
+def _has_pods(party: Party, pods: list[tuple[str, Mapping[str, str]]]) -> bool:
+    return any(namespace == party.namespace and party.labels.items() <= labels.items() for namespace, labels in pods)
 
 
 def _spread(entry: Mapping[str, Any], parties: Mapping[str, Party]) -> set[Connection]:
