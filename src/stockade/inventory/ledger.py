@@ -1,10 +1,12 @@
 """The books: lock the stock levels in key order, check, write balances and levels, append the movement and its entries.
 
 `open_books` locks, `Books.add` plans one entry and refuses what cannot be, `write_movement` makes it so. Every verb that
-changes stock on hand goes through these three, so the order of locks and the rules are in one place.
+changes stock on hand goes through these three, so the order of locks and the rules are in one place. What is written are
+differences, never totals that were read before: so even if a lock or a check were missing here, nothing would be lost
+from the books, and the constraints of the database would refuse what cannot be.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -29,12 +31,23 @@ Key = tuple[UUID, UUID]
 
 @dataclass
 class Level:
-    """A locked stock level, and what the transaction is about to add to it."""
+    """A locked stock level, as the transaction is about to leave it."""
 
     on_hand: Decimal
     sellable: Decimal
     reserved: Decimal
     allocated: Decimal
+
+    def __post_init__(self) -> None:
+        self._read = self._columns()
+
+    def _columns(self) -> tuple[Decimal, Decimal, Decimal, Decimal]:
+        return self.on_hand, self.sellable, self.reserved, self.allocated
+
+    @property
+    def changes(self) -> tuple[Decimal, ...]:
+        """What is to be added to each column."""
+        return tuple(now - before for now, before in zip(self._columns(), self._read, strict=True))
 
     @property
     def available(self) -> Decimal:
@@ -64,7 +77,6 @@ class Entry:
     place: Place
     bin: Bin
     quantity: Decimal
-    balance: Decimal
     unit_cost: Decimal | None
 
 
@@ -99,7 +111,7 @@ class Books:
             level = self.levels[place.key]
             level.on_hand += quantity
             level.sellable += quantity if bin.status == SELLABLE else ZERO
-        self.entries.append(Entry(line, place, bin, quantity, balance.quantity, unit_cost))
+        self.entries.append(Entry(line, place, bin, quantity, unit_cost))
 
     def pick(
         self,
@@ -159,12 +171,13 @@ class Books:
         }
 
 
-async def lock_levels(connection: Connection, keys: Iterable[Key]) -> dict[Key, Level]:
-    """Lock the stock levels of these keys, in key order; missing ones are made, empty."""
-    ordered = sorted(set(keys))
-    levels = await _lock_existing(connection, ordered)
-    missing = [key for key in ordered if key not in levels]
-    if missing:
+async def lock_levels(connection: Connection, places: Iterable[Place]) -> dict[Key, Level]:
+    """Lock the stock levels of these places, in key order; those that do not exist yet are made first, empty.
+
+    First, because whoever makes one holds it: made under the other locks, it could let two wait for each other.
+    """
+    places = list(places)
+    if missing := sorted({place.key for place in places if not place.has_level}):
         await connection.execute(
             """
             INSERT INTO stock_levels (item_id, warehouse_id)
@@ -174,14 +187,27 @@ async def lock_levels(connection: Connection, keys: Iterable[Key]) -> dict[Key, 
             """,
             [item for item, _ in missing], [warehouse for _, warehouse in missing],
         )  # fmt: skip
-        levels |= await _lock_existing(connection, missing)
-    return levels
-
-
-async def open_books(connection: Connection, places: Iterable[Place]) -> Books:
-    """Lock the stock levels of these places and read every balance below them."""
     keys = sorted({place.key for place in places})
-    levels = await lock_levels(connection, keys)
+    rows = await connection.fetch(
+        """
+        SELECT s.item_id, s.warehouse_id, s.on_hand, s.sellable, s.reserved, s.allocated
+          FROM stock_levels s
+          JOIN unnest($1::uuid[], $2::uuid[]) AS k (item_id, warehouse_id) USING (item_id, warehouse_id)
+         ORDER BY s.item_id, s.warehouse_id
+           FOR UPDATE OF s
+        """,
+        [item for item, _ in keys], [warehouse for _, warehouse in keys],
+    )  # fmt: skip
+    return {
+        (row["item_id"], row["warehouse_id"]): Level(row["on_hand"], row["sellable"], row["reserved"], row["allocated"])
+        for row in rows
+    }
+
+
+async def open_books(connection: Connection, places: Sequence[Place]) -> Books:
+    """Lock the stock levels of these places and read every balance below them."""
+    levels = await lock_levels(connection, places)
+    keys = list(levels)
     rows = await connection.fetch(
         """
         SELECT b.item_id, b.warehouse_id, b.location_id, b.lot_id, b.status, b.is_physical, b.quantity,
@@ -205,72 +231,61 @@ async def write_movement(connection: Connection, books: Books, head: MovementHea
     """Write what was planned, all of it: levels, balances, the movement, its entries and its event."""
     assert len(books.entries) >= 2, "a movement has two or more entries"
     identifier = uuid7()
-    await _write_levels(connection, books)
-    await _write_balances(connection, books)
+    await write_levels(connection, books.levels)
+    balances = await _write_balances(connection, books.entries)
     recorded_at = await _write_head(connection, identifier, head)
     occurred_at = head.occurred_at or recorded_at
-    await _write_entries(connection, identifier, books.entries, occurred_at, recorded_at)
+    await _write_entries(connection, identifier, books.entries, balances, occurred_at, recorded_at)
     await publish(connection, _event(identifier, head, occurred_at, books.entries))
     return identifier
 
 
-async def _lock_existing(connection: Connection, keys: list[Key]) -> dict[Key, Level]:
-    rows = await connection.fetch(
-        """
-        SELECT s.item_id, s.warehouse_id, s.on_hand, s.sellable, s.reserved, s.allocated
-          FROM stock_levels s
-          JOIN unnest($1::uuid[], $2::uuid[]) AS k (item_id, warehouse_id) USING (item_id, warehouse_id)
-         ORDER BY s.item_id, s.warehouse_id
-           FOR UPDATE OF s
-        """,
-        [item for item, _ in keys], [warehouse for _, warehouse in keys],
-    )  # fmt: skip
-    return {
-        (row["item_id"], row["warehouse_id"]): Level(row["on_hand"], row["sellable"], row["reserved"], row["allocated"])
-        for row in rows
-    }
-
-
-async def write_promises(connection: Connection, levels: dict[Key, Level]) -> None:
-    """Write what is reserved and allocated of locked levels."""
-    await connection.execute(
-        """
-        UPDATE stock_levels s SET reserved = n.reserved, allocated = n.allocated
-          FROM unnest($1::uuid[], $2::uuid[], $3::numeric[], $4::numeric[]) AS n (item_id, warehouse_id, reserved, allocated)
-         WHERE s.item_id = n.item_id AND s.warehouse_id = n.warehouse_id
-        """,
-        [item for item, _ in levels], [warehouse for _, warehouse in levels],
-        [level.reserved for level in levels.values()], [level.allocated for level in levels.values()],
-    )  # fmt: skip
-
-
-async def _write_levels(connection: Connection, books: Books) -> None:
-    levels = books.levels
+async def write_levels(connection: Connection, levels: Mapping[Key, Level]) -> None:
+    """Write what changed of locked levels."""
+    changed = [(*key, *level.changes) for key, level in levels.items() if any(level.changes)]
+    if not changed:
+        return
     await connection.execute(
         """
         UPDATE stock_levels s
-           SET on_hand = n.on_hand, sellable = n.sellable, reserved = n.reserved, allocated = n.allocated
+           SET on_hand = s.on_hand + n.on_hand, sellable = s.sellable + n.sellable,
+               reserved = s.reserved + n.reserved, allocated = s.allocated + n.allocated
           FROM unnest($1::uuid[], $2::uuid[], $3::numeric[], $4::numeric[], $5::numeric[], $6::numeric[])
                AS n (item_id, warehouse_id, on_hand, sellable, reserved, allocated)
          WHERE s.item_id = n.item_id AND s.warehouse_id = n.warehouse_id
         """,
-        [item for item, _ in levels], [warehouse for _, warehouse in levels],
-        [level.on_hand for level in levels.values()], [level.sellable for level in levels.values()],
-        [level.reserved for level in levels.values()], [level.allocated for level in levels.values()],
-    )  # fmt: skip
+        *(list(column) for column in zip(*changed, strict=True)),
+    )
 
 
-async def _write_balances(connection: Connection, books: Books) -> None:
-    # Of several entries on one balance only the last one's result is written.
-    last = {(entry.place.item_id, entry.bin): entry for entry in books.entries}
-    await connection.execute(
+async def _write_balances(connection: Connection, entries: Sequence[Entry]) -> list[Decimal]:
+    """Add up the entries on each balance; gives the balance after each of them."""
+    changes: dict[tuple[UUID, Bin], Decimal] = {}
+    for entry in entries:
+        key = entry.place.item_id, entry.bin
+        changes[key] = changes.get(key, ZERO) + entry.quantity
+    first = {(entry.place.item_id, entry.bin): entry for entry in reversed(entries)}
+    # A conflict is only seen after the row that would be inserted has passed its checks, so one that takes away proposes
+    # itself as not physical. The update keeps what the balance is; a row that was inserted like that would be noticed below.
+    rows = await connection.fetch(
         """
-        INSERT INTO balances (item_id, warehouse_id, location_id, lot_id, status, is_physical, quantity)
-        SELECT * FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::boolean[], $7::numeric[])
-        ON CONFLICT (item_id, location_id, lot_id, status) DO UPDATE SET quantity = EXCLUDED.quantity
+        INSERT INTO balances AS b (item_id, warehouse_id, location_id, lot_id, status, is_physical, quantity)
+        SELECT c.item_id, c.warehouse_id, c.location_id, c.lot_id, c.status, c.is_physical AND c.quantity >= 0, c.quantity
+          FROM unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::uuid[], $5::text[], $6::boolean[], $7::numeric[])
+               AS c (item_id, warehouse_id, location_id, lot_id, status, is_physical, quantity)
+        ON CONFLICT (item_id, location_id, lot_id, status) DO UPDATE SET quantity = b.quantity + EXCLUDED.quantity
+        RETURNING b.item_id, b.location_id, b.lot_id, b.status, b.is_physical, b.quantity
         """,
-        *_columns(last.values()), [entry.balance for entry in last.values()],
+        *_columns([first[key] for key in changes]), list(changes.values()),
     )  # fmt: skip
+    left = {(row[0], Bin(row[1], row[2], row[3], row[4])): row["quantity"] for row in rows}
+    assert left.keys() == changes.keys(), "nothing is taken from a place that has never had anything"
+    after: list[Decimal] = []
+    for entry in reversed(entries):
+        key = entry.place.item_id, entry.bin
+        after.append(left[key])
+        left[key] -= entry.quantity
+    return after[::-1]
 
 
 async def _write_head(connection: Connection, identifier: UUID, head: MovementHead) -> datetime:
@@ -291,7 +306,12 @@ async def _write_head(connection: Connection, identifier: UUID, head: MovementHe
 
 
 async def _write_entries(
-    connection: Connection, identifier: UUID, entries: list[Entry], occurred_at: datetime, recorded_at: datetime
+    connection: Connection,
+    identifier: UUID,
+    entries: Sequence[Entry],
+    balances: Sequence[Decimal],
+    occurred_at: datetime,
+    recorded_at: datetime,
 ) -> None:
     await connection.execute(
         """
@@ -304,7 +324,7 @@ async def _write_entries(
                AS e (item_id, warehouse_id, location_id, lot_id, status, is_physical, line, quantity, balance, unit_cost, position)
         """,
         identifier, occurred_at, recorded_at, *_columns(entries), [entry.line for entry in entries],
-        [entry.quantity for entry in entries], [entry.balance for entry in entries], [entry.unit_cost for entry in entries],
+        [entry.quantity for entry in entries], balances, [entry.unit_cost for entry in entries],
     )  # fmt: skip
 
 

@@ -20,8 +20,8 @@ from stockade.inventory.ledger import (
     MovementHead,
     lock_levels,
     open_books,
+    write_levels,
     write_movement,
-    write_promises,
 )
 from stockade.inventory.movements import plan_issue
 from stockade.inventory.shapes import Consumed, ConsumedLine, Consumption, NewReservation, Reservation, ReservationLine
@@ -94,9 +94,9 @@ async def reserve(connection: Connection, *, actor: Actor, request: NewReservati
     """
     lines = request.lines
     places = await find_places(connection, [line.sku for line in lines], [line.warehouse for line in lines])
-    levels = await lock_levels(connection, (place.key for place in places))
+    levels = await lock_levels(connection, places)
     granted = _decide(levels, places, [line.quantity for line in lines], partial=request.mode == "partial")
-    await write_promises(connection, levels)
+    await write_levels(connection, levels)
     expires_at = await connection.fetchval(
         "SELECT clock_timestamp() + $1::interval", timedelta(seconds=request.expires_in_s)
     )
@@ -119,12 +119,12 @@ async def confirm(connection: Connection, *, actor: Actor, reservation_id: UUID)
         raise Conflict("The hold has expired; reserve again.", code="reservation_expired")
     if held.status == "released":
         raise Conflict("The reservation was released.", code="reservation_released")
-    levels = await lock_levels(connection, (line.place.key for line in held.lines))
+    levels = await lock_levels(connection, (line.place for line in held.lines))
     for line in held.lines:
         level = levels[line.place.key]
         level.reserved -= line.left
         level.allocated += line.left
-    await write_promises(connection, levels)
+    await write_levels(connection, levels)
     await _set_status(connection, held, "confirmed")
     await publish(connection, _event("reservation.confirmed", held, actor))
     return held.shape()
@@ -173,13 +173,13 @@ async def sweep_expired(connection: Connection, *, patient: bool = False) -> int
     if not due:
         return 0
     expired = await _read(connection, [row["id"] for row in due])
-    levels = await lock_levels(connection, (line.place.key for held in expired for line in held.lines))
+    levels = await lock_levels(connection, (line.place for held in expired for line in held.lines))
     for held in expired:
         for line in held.lines:
             levels[line.place.key].reserved -= line.left
             line.released += line.left
         held.status = "expired"
-    await write_promises(connection, levels)
+    await write_levels(connection, levels)
     await _write_all(connection, expired)
     await publish(connection, *(_event("reservation.expired", held, None) for held in expired))
     return len(expired)
@@ -293,7 +293,7 @@ def _match(held: _Held, lines: Sequence[ConsumedLine]) -> list[tuple[_Line, Deci
 
 
 async def _give_back(connection: Connection, held: _Held, status: str) -> None:
-    levels = await lock_levels(connection, (line.place.key for line in held.lines))
+    levels = await lock_levels(connection, (line.place for line in held.lines))
     for line in held.lines:
         level = levels[line.place.key]
         if held.status == "held":
@@ -301,7 +301,7 @@ async def _give_back(connection: Connection, held: _Held, status: str) -> None:
         else:
             level.allocated -= line.left
         line.released += line.left
-    await write_promises(connection, levels)
+    await write_levels(connection, levels)
     await _write_lines(connection, held)
     await _set_status(connection, held, status)
 
