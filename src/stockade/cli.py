@@ -141,7 +141,7 @@ def version() -> None:
 def main() -> None:
     """The entry point of the `stockade` script."""
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         _fail(2, f"{' '.join(str(error).split())} (stockade --help shows what there is)")
 

@@ -20,6 +20,7 @@ from aiohttp import web
 from stockade.local import without_credentials
 from stockade.postgres import OWNER_ROLE, role_of
 from stockade.targets import SERVICES
+from tests.conftest import PASSWORDS
 
 STOCKADE = (sys.executable, "-m", "stockade")
 ADMIN_EMAIL = "boss@example.com"
@@ -207,14 +208,15 @@ async def five_processes(
 
 def write_secrets(directory: Path) -> None:
     """A password for each role in `roles`, a secret for each service in `services`, and the signing secret in `jwt`."""
-    names = {
-        "roles": [OWNER_ROLE, *(role_of(service.schema) for service in SERVICES)],
-        "services": [service.name for service in SERVICES],
+    # Roles are the whole server's, and other tests of this worker enter it with these passwords.
+    contents = {
+        "roles": PASSWORDS,
+        "services": {service.name: secrets.token_hex(20) for service in SERVICES},
     }
-    for folder, files in names.items():
+    for folder, files in contents.items():
         (directory / folder).mkdir()
-        for name in files:
-            (directory / folder / name).write_text(secrets.token_hex(20))
+        for name, secret in files.items():
+            (directory / folder / name).write_text(secret)
     (directory / "jwt").write_text(secrets.token_hex(32))
 
 
