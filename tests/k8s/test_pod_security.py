@@ -27,7 +27,7 @@ SAFE: Manifest = {
                 "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
             }
         ],
-        "volumes": [{"name": "scratch", "emptyDir": {}}, {"name": "unsaid"}],
+        "volumes": [{"name": "scratch", "emptyDir": {}}],
     },
 }
 POD = "securityContext"
@@ -56,6 +56,7 @@ REFUSED_AT_BASELINE: list[tuple[str, Any, str]] = [
     (f"{OWN}.procMount", "Unmasked", "proc_mount"),
     (f"{POD}.seccompProfile", {"type": "Unconfined"}, "unconfined_seccomp"),
     (f"{OWN}.seccompProfile", {"type": "Unconfined"}, "unconfined_seccomp"),
+    (f"{POD}.seccompProfile", {}, "unconfined_seccomp"),
     (f"{POD}.sysctls", [{"name": "kernel.msgmax", "value": "1"}], "sysctls"),
     (f"{POD}.windowsOptions", {"hostProcess": True}, "windows_host_process"),
 ]
@@ -68,7 +69,8 @@ REFUSED_AT_RESTRICTED: list[tuple[str, Any, str]] = [
     (f"{OWN}.runAsNonRoot", False, "root"),
     (f"{POD}.runAsUser", 0, "user_zero"),
     (f"{FIRST}.runAsUser", 0, "user_zero"),
-    (f"{POD}.seccompProfile", {}, "no_seccomp"),
+    (f"{POD}.seccompProfile", None, "no_seccomp"),
+    ("volumes.0", {"name": "unsaid"}, "other_volumes"),
     (f"{OWN}.capabilities.drop", ["NET_RAW"], "kept_capabilities"),
     (f"{FIRST}.capabilities", {}, "kept_capabilities"),
     (f"{OWN}.capabilities.add", ["CHOWN"], "kept_capabilities"),
@@ -87,12 +89,12 @@ ACCEPTED: list[tuple[str, Any]] = [
 
 
 def test_the_safe_example_is_restricted() -> None:
-    assert evaluate(_workload(SAFE), "restricted") == []
+    assert evaluate(make_workload(SAFE), "restricted") == []
 
 
 @pytest.mark.parametrize(("path", "value", "control"), REFUSED_AT_BASELINE)
 def test_baseline_refuses_what_reaches_the_node(path: str, value: Any, control: str) -> None:
-    changed = _change(path, value)
+    changed = change_safe(path, value)
     for level in ("baseline", "restricted"):
         assert any(f": {control}: " in finding for finding in evaluate(changed, level))
     assert evaluate(changed, "privileged") == []
@@ -100,31 +102,31 @@ def test_baseline_refuses_what_reaches_the_node(path: str, value: Any, control: 
 
 @pytest.mark.parametrize(("path", "value", "control"), REFUSED_AT_RESTRICTED)
 def test_restricted_refuses_more_and_baseline_does_not(path: str, value: Any, control: str) -> None:
-    changed = _change(path, value)
+    changed = change_safe(path, value)
     assert any(f": {control}: " in finding for finding in evaluate(changed, "restricted"))
     assert evaluate(changed, "baseline") == []
 
 
 @pytest.mark.parametrize(("path", "value"), ACCEPTED)
 def test_it_leaves_alone_what_the_standard_allows(path: str, value: Any) -> None:
-    assert evaluate(_change(path, value), "restricted") == []
+    assert evaluate(change_safe(path, value), "restricted") == []
 
 
 def test_the_annotation_of_old_says_apparmor_too() -> None:
     pod = copy.deepcopy(SAFE)
     pod["metadata"]["annotations"] = {"container.apparmor.security.beta.kubernetes.io/server": "unconfined"}
-    assert len(evaluate(_workload(pod), "baseline")) == 1
+    assert len(evaluate(make_workload(pod), "baseline")) == 1
 
 
 def test_every_pod_is_judged_by_the_level_of_its_namespace() -> None:
-    risky = _change("hostNetwork", True).manifest
+    risky = change_safe("hostNetwork", True).manifest
     for level, expected in (("restricted", 1), ("baseline", 1), ("privileged", 0)):
         namespace = {"kind": "Namespace", "metadata": {"name": "example", "labels": {LABEL: level}}}
         assert len(find_pod_security_violations([namespace, risky])) == expected
     assert len(find_pod_security_violations([risky])) == 1, "a namespace that is not ours counts as restricted"
 
 
-def _workload(pod: Manifest) -> Workload:
+def make_workload(pod: Manifest) -> Workload:
     manifest = {
         "kind": "Deployment",
         "metadata": {"name": "example", "namespace": "example"},
@@ -133,7 +135,7 @@ def _workload(pod: Manifest) -> Workload:
     return Workload(manifest, pod)
 
 
-def _change(path: str, value: Any) -> Workload:
+def change_safe(path: str, value: Any) -> Workload:
     """The safe example with one field set, or removed where the value is None."""
     pod = copy.deepcopy(SAFE)
     *parents, last = path.split(".")
@@ -144,4 +146,4 @@ def _change(path: str, value: Any) -> Workload:
         del place[last]
     else:
         place[int(last) if last.isdigit() else last] = value
-    return _workload(pod)
+    return make_workload(pod)
