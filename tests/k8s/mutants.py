@@ -3,6 +3,7 @@
 from typing import Any
 
 from tests.k8s import boundary_rules as boundary
+from tests.k8s import capacity_rules as capacity
 from tests.k8s import gateway_rules as gateway
 from tests.k8s import reference_rules as reference
 from tests.k8s import selector_rules as selector
@@ -246,6 +247,16 @@ SPECIFIED: list[Mutant] = [
            put("ScaledObject/order-service", "spec triggers 0 metadata query", 'rate(x{service="user-service"}[1m])'), PRODUCTION),
     Mutant("autoscaler of another name", specification.find_wrong_scaling,
            cut("ScaledObject/order-service", "spec advanced horizontalPodAutoscalerConfig name"), PRODUCTION),
+    Mutant("more pods than the quota", capacity.find_overfull_quotas,
+           put("HorizontalPodAutoscaler/order-service-hpa", "spec maxReplicas", 60)),
+    Mutant("more memory than the quota", capacity.find_overfull_quotas,
+           put(TRAEFIK, f"{SERVER} resources limits memory", "8Gi")),
+    Mutant("asks for more than it may have", capacity.find_oversized_containers,
+           put(ORDER, f"{SERVER} resources requests memory", "1Gi")),
+    Mutant("more than the namespace allows", capacity.find_oversized_containers,
+           put(KONG, f"{SERVER} resources limits memory", "9Gi")),
+    Mutant("scratch larger than the limit", capacity.find_overfull_volumes,
+           put(ORDER, f"{POD} volumes 0 emptyDir sizeLimit", "1Gi")),
     Mutant("data goes with the server", specification.find_lossy_claims,
            put("StatefulSet/postgres", "spec persistentVolumeClaimRetentionPolicy whenDeleted", "Delete")),
     Mutant("backups are pruned", specification.find_lossy_claims,

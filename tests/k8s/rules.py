@@ -5,6 +5,7 @@ from types import ModuleType
 
 from tests.k8s import (
     boundary_rules,
+    capacity_rules,
     file_rules,
     gateway_rules,
     reference_rules,
@@ -31,7 +32,7 @@ RULES: list[Rule] = [
     *(
         rule
         for module in (
-            workload_rules, reference_rules, selector_rules, boundary_rules, gateway_rules, specification_rules,
+            workload_rules, reference_rules, selector_rules, boundary_rules, capacity_rules, gateway_rules, specification_rules,
         )
         for rule in _rules_in(module)
     ),
