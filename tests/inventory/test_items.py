@@ -1,14 +1,15 @@
 """What stock knows of products, from two sides at once."""
 
 import asyncio
+from typing import Any
 
 from stockade.inventory.items import get_item, learn_items
 from stockade.kit.ids import uuid7
 from tests.world import World
 
 
-def product(number: int, version: int) -> dict[str, object]:
-    known = {"sku": f"P-{number}", "unit": "each", "tracking": "none", "is_active": True}
+def product(number: int, version: int) -> dict[str, Any]:
+    known: dict[str, Any] = {"sku": f"P-{number}", "unit": "each", "tracking": "none", "is_active": True}
     return known | {"id": str(IDS[number]), "name": f"version {version}", "version": version}
 
 

@@ -86,7 +86,7 @@ async def test_lots_are_issued_first_expired_first(world: World):
     )
     taken = [(entry["lot"], entry["quantity"]) for entry in issued["entries"] if entry["location"] == "STOCK"]
     assert taken == [("SOON", "-5"), ("LATE", "-2")]
-    body = {"type": "receipt", "lines": [{"sku": "L-1", "warehouse": "MAIN", "quantity": "1"}]}
+    body: Any = {"type": "receipt", "lines": [{"sku": "L-1", "warehouse": "MAIN", "quantity": "1"}]}
     assert (await api.post("/movements", body, expect=422))["code"] == "lot_required"
     body["lines"][0] |= {"lot": "SOON", "expires_on": "2032-01-01"}
     assert (await api.post("/movements", body, expect=422))["code"] == "lot_expiry_differs"
@@ -130,7 +130,7 @@ async def test_stock_is_told_as_of_any_instant(world: World):
 
 async def test_a_replay_answers_the_same_and_moves_once(world: World):
     api = await stock(world, "10")
-    body = {"type": "issue", "lines": [{"sku": "A-1", "warehouse": "MAIN", "quantity": "4"}]}
+    body: Any = {"type": "issue", "lines": [{"sku": "A-1", "warehouse": "MAIN", "quantity": "4"}]}
     first = await api.request("POST", "/movements", body, key="once")
     again = await api.request("POST", "/movements", body, key="once")
     assert (first.json(), again.headers["Idempotent-Replay"]) == (again.json(), "true")
