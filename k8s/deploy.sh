@@ -58,7 +58,10 @@ deploy() {
   install_definitions
   apply namespaces '!app.kubernetes.io/component'
   prepare_secrets
-  if [ -n "$only_secrets" ]; then return; fi
+  if [ -n "$only_secrets" ]; then
+    say "the Secrets are there; the rest is yours"
+    return
+  fi
   bring database database
   run_job postgres-bootstrap
   run_job stockade-migrate

@@ -81,7 +81,7 @@ bad() {
 
 # judge WHAT COMPLAINTS: good when there is no complaint.
 judge() {
-  if [ -z "$2" ]; then good "$1"; else bad "$1: $2"; fi
+  if [ -z "$2" ]; then good "$1"; else bad "$1: ${2# }"; fi
 }
 
 show() {

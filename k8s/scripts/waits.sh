@@ -49,12 +49,16 @@ wait_for_pods() {
   fail "$1 not ready after $timeout_s s: $now: docs/TROUBLESHOOTING_GUIDE.md, \"Pods not starting\", goes on from here"
 }
 
-# `name available/wanted` of each workload that is not finished; an API server that is away for a moment is waited for, too.
+# Each workload that is not finished, and how far it is; an API server that is away for a moment is waited for, too.
 list_unfinished() {
   if kube --request-timeout=20s get deployments,statefulsets --all-namespaces \
     --selector="app.kubernetes.io/part-of=stockade,$1" --output=go-template="$workload_template" \
     >"$scratch/workloads" 2>"$scratch/refusal"; then
-    awk '$3 < $2 || $5 != $4 || $6 != $4 || $7 != $4 { list = list (list ? ", " : "") $1 " " $7 "/" $4 }
+    awk '
+      $3 < $2 || $6 < $4 { told = $6 "/" $4 " up to date" }
+      !told && $7 < $4 { told = $7 "/" $4 }
+      !told && $5 > $4 { told = "to end its old pods" }
+      told { list = list (list ? ", " : "") $1 " " told; told = "" }
       END { printf "%s", list }' "$scratch/workloads"
   else
     printf 'an answer of the API server (%s)' "$(last_line "$scratch/refusal")"
