@@ -328,9 +328,10 @@ def _outcome(answer: Response, first: str) -> str:
 
 
 def _prepare(context: Context) -> None:
-    context.background.repeat(
-        "sweep expired", lambda: context.database.run(reservations.sweep_expired), every_s=_SWEEP_EVERY_S
-    )
+    async def sweep() -> bool:
+        return await context.database.run(reservations.sweep_expired) == reservations.SWEEP_BATCH
+
+    context.background.repeat("sweep expired", sweep, every_s=_SWEEP_EVERY_S)
     consumer = Consumer(context.database, context.clients["product-catalog-service"], items.apply_product_events)
     context.background.repeat("follow catalog", consumer.follow, every_s=0.1)
 

@@ -37,7 +37,7 @@ from stockade.kit.shapes import plain
 
 T = TypeVar("T")
 
-_SWEEP_BATCH = 200
+SWEEP_BATCH = 200
 _SWEEPS_MAX = 50
 _DUE = """
     SELECT id FROM reservations WHERE status = 'held' AND expires_at <= clock_timestamp()
@@ -169,7 +169,7 @@ async def consume(connection: Connection, *, actor: Actor, reservation_id: UUID,
 
 async def sweep_expired(connection: Connection, *, patient: bool = False) -> int:
     """End a bounded batch of holds whose time is over; returns how many. Unless patient, leaves alone those somebody works on."""
-    due = await connection.fetch(_DUE if patient else _DUE_AND_FREE, _SWEEP_BATCH)
+    due = await connection.fetch(_DUE if patient else _DUE_AND_FREE, SWEEP_BATCH)
     if not due:
         return 0
     expired = await _read(connection, [row["id"] for row in due])
@@ -193,7 +193,7 @@ async def after_sweeping(context: Context, work: Callable[[], Awaitable[T]]) -> 
         if not await context.database.read(has_more_than_told, lines=refusal.data["lines"]):
             raise
     for _ in range(_SWEEPS_MAX):
-        if await context.database.run(sweep_expired, patient=True) < _SWEEP_BATCH:
+        if await context.database.run(sweep_expired, patient=True) < SWEEP_BATCH:
             break
     return await work()
 

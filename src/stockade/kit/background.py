@@ -23,7 +23,10 @@ class Background:
         self._planned: list[tuple[str, Round, float]] = []
 
     def repeat(self, name: str, work: Round, *, every_s: float) -> None:
-        """Run `work` now and then every `every_s` seconds once the service starts; a failed round backs off and is counted."""
+        """Run `work` now and then every `every_s` seconds once the service starts; a failed round backs off and is counted.
+
+        A round that answers True has left more to do and is followed by the next one at once.
+        """
         self._planned.append((name, work, every_s))
 
     def start(self) -> None:
@@ -39,7 +42,7 @@ class Background:
         failures = 0
         while True:
             try:
-                await work()
+                pause = 0 if await work() is True else every_s
                 failures = 0
             except Exception as error:  # noqa: BLE001 - whatever it is, the loop must live on; it is counted and logged
                 failures += 1
@@ -48,5 +51,5 @@ class Background:
                     "background round failed",
                     **{"event.action": name, "error.type": type(error).__name__, "error.message": str(error)},
                 )
-            pause = min(_BACKOFF_MAX_S, every_s * 2 ** min(failures, _DOUBLINGS_MAX)) if failures else every_s
+                pause = min(_BACKOFF_MAX_S, every_s * 2 ** min(failures, _DOUBLINGS_MAX))
             await asyncio.sleep(pause * random.uniform(0.9, 1.1))  # noqa: S311 - jitter, not a secret

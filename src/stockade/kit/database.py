@@ -176,13 +176,9 @@ class Database:
     async def _connect(self, *_: Any, **options: Any) -> Any:
         url, user, password = self._access.current()
         try:
+            kind = options.get("connection_class", _Connection)
             return await connect(
-                url,
-                user=user,
-                password=password,
-                application=self.service,
-                schema=self.schema,
-                connection_class=options.get("connection_class", _Connection),
+                url, user=user, password=password, application=self.service, schema=self.schema, connection_class=kind
             )
         except TimeoutError as error:
             raise ConnectionError("the database server does not answer") from error

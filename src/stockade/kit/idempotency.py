@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from stockade.kit.auth import Actor
 from stockade.kit.database import Connection, Database, RetryTransaction
-from stockade.kit.errors import Conflict, Invalid, KeyRequired
+from stockade.kit.errors import Conflict, Invalid
 
 _KEEP = "7 days"
 _FORGET_BATCH = 10_000
@@ -47,27 +47,19 @@ class Claim:
     is_new: bool
 
 
-KeyHeader = Annotated[
-    str | None,
-    Header(
-        alias="Idempotency-Key",
-        min_length=1,
-        max_length=128,
-        pattern=r"^[\x21-\x7e]+$",
-        description="Chosen by the caller; repeats are safe.",
-    ),
-]
+_HEADER: Any = Header(
+    alias="Idempotency-Key", min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$",
+    description="Chosen by the caller; repeats are safe.",
+)  # fmt: skip
 
 
-async def _read_optional_key(request: Request, idempotency_key: KeyHeader = None) -> RequestKey | None:
-    return None if idempotency_key is None else RequestKey(idempotency_key, await _fingerprint(request))
+async def _read_optional_key(
+    request: Request, idempotency_key: Annotated[str | None, _HEADER] = None
+) -> RequestKey | None:
+    return None if idempotency_key is None else await _read_key(request, idempotency_key)
 
 
-async def _read_key(request: Request, idempotency_key: KeyHeader = None) -> RequestKey:
-    if idempotency_key is None:
-        raise KeyRequired(
-            "Send an Idempotency-Key header, so that a retry cannot do it twice.", code="idempotency_key_required"
-        )
+async def _read_key(request: Request, idempotency_key: Annotated[str, _HEADER]) -> RequestKey:
     return RequestKey(idempotency_key, await _fingerprint(request))
 
 
@@ -168,9 +160,9 @@ def check_fingerprint(key: RequestKey, stored: bytes) -> None:
         )
 
 
-async def forget_old_keys(connection: Connection) -> int:
-    """Delete a bounded batch of keys that are past their time; returns how many."""
-    return await connection.fetchval(
+async def forget_old_keys(connection: Connection) -> bool:
+    """Delete a bounded batch of keys that are past their time; returns whether there may be more."""
+    gone = await connection.fetchval(
         """
         WITH old AS (SELECT actor, key FROM idempotency_keys WHERE created_at < now() - $1::text::interval LIMIT $2),
              gone AS (DELETE FROM idempotency_keys k USING old WHERE k.actor = old.actor AND k.key = old.key RETURNING 1)
@@ -178,6 +170,7 @@ async def forget_old_keys(connection: Connection) -> int:
         """,
         _KEEP, _FORGET_BATCH,
     )  # fmt: skip
+    return gone == _FORGET_BATCH
 
 
 async def _keep_answer(connection: Connection, key: RequestKey, answer: StoredAnswer, *, actor: Actor) -> None:
