@@ -5,6 +5,8 @@ import json
 
 import pytest
 
+from stockade.kit import idempotency
+from stockade.kit.background import Background
 from stockade.kit.database import Connection
 from stockade.kit.idempotency import fingerprint_of, forget_old_keys
 from stockade.kit.ids import uuid7
@@ -156,10 +158,36 @@ async def test_old_keys_are_forgotten_and_young_ones_kept(probe: Running, text: 
         )
 
     await probe.database.run(make_old)
-    assert await probe.database.run(forget_old_keys) == 1
-    assert await probe.database.run(forget_old_keys) == 0
+    assert await probe.database.run(forget_old_keys) is False
     assert "idempotent-replay" not in (await post(probe, text, key="old-key", subject="old")).headers
     assert "idempotent-replay" in (await post(probe, text, key="young-key", subject="old")).headers
+
+
+async def test_old_keys_are_forgotten_faster_than_new_ones_come(probe: Running, monkeypatch: pytest.MonkeyPatch):
+    """A batch is bounded; as long as batches are full, the background goes on at once."""
+    monkeypatch.setattr(idempotency, "_FORGET_BATCH", 10)
+
+    async def remember(connection: Connection) -> None:
+        await connection.execute(
+            """
+            INSERT INTO idempotency_keys (actor, key, fingerprint, status, created_at)
+            SELECT 'user:ancient', 'old-' || n, '', 201, now() - interval '8 days' FROM generate_series(1, 55) n
+            """
+        )
+
+    async def count(connection: Connection) -> int:
+        return await connection.fetchval("SELECT count(*) FROM idempotency_keys WHERE actor = 'user:ancient'")
+
+    await probe.database.run(remember)
+    loops = Background("probe-service")
+    loops.repeat("forget old keys", lambda: probe.database.run(forget_old_keys), every_s=600)
+    loops.start()
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        if await probe.database.read(count) == 0:
+            break
+    await loops.stop()
+    assert await probe.database.read(count) == 0
 
 
 def test_what_is_not_json_is_identified_by_its_bytes():
