@@ -26,6 +26,7 @@ from stockade.kit.errors import (
     ConfigurationError,
     FieldError,
     Invalid,
+    KeyRequired,
     Refusal,
     TooLarge,
 )
@@ -284,10 +285,19 @@ async def _answer_validation(_: Request, error: RequestValidationError) -> Respo
     found = error.errors()
     if any(item["type"] == "json_invalid" for item in found):
         return problem(BadRequest("The body is not valid JSON.", code="invalid_json"))
+    for item in found:
+        if item["type"] == "missing" and (known := _REQUIRED_HEADERS.get(item["loc"][-1])):
+            return problem(KeyRequired(f"Send {item['loc'][-1]}, {known[1]}.", code=known[0]))
     errors = [_field_error(item) for item in found[:_ERRORS_MAX]]
     first = errors[0]
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
     return problem(Invalid(f"{first['pointer']}: {first['detail']}{more}", errors=errors))
+
+
+_REQUIRED_HEADERS = {
+    "Idempotency-Key": ("idempotency_key_required", "so that a retry cannot do it twice"),
+    "If-Match": ("if_match_required", "with the ETag that you read, so that nobody's change is lost"),
+}
 
 
 async def _answer_http(_: Request, error: HTTPException) -> Response:

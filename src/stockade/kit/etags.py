@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Response
 
-from stockade.kit.errors import KeyRequired, Stale
+from stockade.kit.errors import Stale
 
 
 def tag(response: Response, version: int) -> None:
@@ -13,12 +13,8 @@ def tag(response: Response, version: int) -> None:
 
 
 async def _read_if_match(
-    if_match: Annotated[str | None, Header(max_length=200, description="The ETag that was read.")] = None,
+    if_match: Annotated[str, Header(alias="If-Match", max_length=200, description="The ETag that was read.")],
 ) -> str:
-    if if_match is None:
-        raise KeyRequired(
-            "Send If-Match with the ETag that you read, so that nobody's change is lost.", code="if_match_required"
-        )
     return if_match.strip()
 
 
