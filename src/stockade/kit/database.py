@@ -7,6 +7,7 @@ A verb is an async function that takes a connection first: `async def reserve(co
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import random
 import time
@@ -144,6 +145,10 @@ class Database:
             raise Unavailable("Every database connection is busy; try again.", code="overloaded") from error
         except _LOST as error:  # After TimeoutError, which is an OSError, too.
             self._log.warning("database away", **{"error.type": type(error).__name__, "error.message": str(error)})
+            with contextlib.suppress(asyncpg.InterfaceError):  # Which a pool raises that is being closed.
+                await (
+                    self._pool.expire_connections()
+                )  # The others are lost as well, or will be; nobody is to try them all.
             raise Unavailable(
                 "The database is not reachable; try again with the same Idempotency-Key.",
                 code="database_unavailable",
