@@ -13,8 +13,11 @@ from stockade.kit import database as kit_database
 from stockade.kit.database import Connection, RetryTransaction
 from stockade.kit.errors import Invalid, Refusal, Unavailable
 from stockade.kit.metrics import TRANSACTION_RETRIES, TRANSACTION_SECONDS
-from tests.conftest import PASSWORDS
+from stockade.postgres import role_of
+from tests.conftest import PASSWORDS, ServerThread
 from tests.kit.probe import Running, count_effects, make_context, make_settings, running, write_effect
+
+ROUTE = "/api/v1/probes"
 
 
 async def set_counter(connection: Connection, *, name: str, value: int) -> None:
@@ -184,20 +187,43 @@ class Killer:
     __name__ = "killer"
 
 
-async def test_a_read_whose_connection_is_lost_is_read_on_another(probe: Running, postgres):
+async def test_a_read_whose_connection_is_lost_is_read_on_another(probe: Running, postgres: ServerThread):
     killer = Killer(postgres.server.url, times=1)
     assert await probe.database.read(killer) == 42
     assert killer.runs == 2
 
 
-async def test_a_read_is_not_tried_for_ever(probe: Running, postgres):
+async def test_of_a_whole_pool_that_is_lost_one_request_is_refused_at_most(
+    module_database_url: str, postgres: ServerThread
+):
+    """A restarted server has closed every connection; the pool need not find that out one request at a time."""
+    async with running(make_context(make_settings(module_database_url, PASSWORDS, database_pool_size=8))) as probe:
+        await asyncio.gather(*(probe.ask("GET", "/api/v1/probes/sleep?seconds=0.2") for _ in range(8)))
+        assert probe.database._pool is not None
+        assert probe.database._pool.get_size() == 8
+        admin = await asyncpg.connect(postgres.server.url)
+        name = module_database_url.partition("?")[0].rpartition("/")[2]
+        kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND usename = $2"
+        for _ in range(3):
+            await admin.execute(kill, name, role_of("user"))
+            statuses = [(await probe.ask("GET", ROUTE)).status_code for _ in range(8)]
+            assert statuses == [200] * 8
+        await admin.execute(kill, name, role_of("user"))
+        statuses = [(await probe.ask("POST", ROUTE, {"text": "after a loss"})).status_code for _ in range(8)]
+        assert statuses.count(201) >= 7
+        await admin.close()
+
+
+async def test_a_read_is_not_tried_for_ever(probe: Running, postgres: ServerThread):
     killer = Killer(postgres.server.url, times=9)
     with pytest.raises(Unavailable):
         await probe.database.read(killer)
     assert killer.runs == 2
 
 
-async def test_a_transaction_whose_connection_is_lost_is_refused_and_not_repeated(probe: Running, postgres):
+async def test_a_transaction_whose_connection_is_lost_is_refused_and_not_repeated(
+    probe: Running, postgres: ServerThread
+):
     killer = Killer(postgres.server.url, times=1)
     with pytest.raises(Unavailable) as caught:
         await probe.database.run(killer)

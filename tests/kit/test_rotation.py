@@ -11,6 +11,8 @@ import pytest
 
 from stockade.kit.settings import DatabaseAccess, Secret
 from stockade.postgres import role_of
+from stockade.user.accounts import BOOTSTRAP, create_account
+from stockade.user.passwords import hash_password
 from tests.conftest import PASSWORDS, ServerThread
 from tests.kit.probe import Running, make_context, make_settings, running
 from tests.world import World
@@ -164,3 +166,47 @@ async def test_a_service_follows_when_its_own_secret_rotates(world: World):
     assert (first.count("."), second.count(".")) == (2, 2)
     refused = await world.http.post("/internal/service-tokens", json={})
     assert refused.status_code == 404, "what is internal is not reachable through the front"
+
+
+OLD_LINE, NEW_LINE = (
+    "the first line of the signing secret, long enough",
+    "the second line of the signing secret, as long",
+)
+PASSWORD = "correct horse battery staple"
+
+
+async def sign_in(world: World) -> dict[str, str]:
+    answer = await world.anonymous().post("/auth/login", {"email": "ann@example.com", "password": PASSWORD}, expect=200)
+    return {"Authorization": f"Bearer {answer['access_token']}"}
+
+
+async def test_the_signing_secret_rotates_in_its_file_under_those_who_are_signed_in(world: World, tmp_path: Path):
+    """First both lines verify, then the old one is withdrawn; nobody restarts anything."""
+    path = tmp_path / "jwt-secret"
+    path.write_text(f"{OLD_LINE}\n")
+    users, inventory = world.context("user-service"), world.context("inventory-service")
+    users.settings = replace(users.settings, jwt_secret=Secret("STOCKADE_JWT_SECRET", path=path))
+    password_hash = await hash_password(PASSWORD)
+    await users.database.run(
+        create_account,
+        actor=BOOTSTRAP,
+        email="ann@example.com",
+        name="Ann",
+        password_hash=password_hash,
+        roles=["viewer"],
+    )
+
+    async def look(headers: dict[str, str]) -> int:
+        return (await world.http.get("/api/v1/warehouses", headers=headers)).status_code
+
+    old = await sign_in(world)
+    assert await look(old) == 200
+    swap(path, f"{NEW_LINE}\n{OLD_LINE}\n")
+    inventory.verifier._fetched_at -= 6  # A key that is not known may be asked for every five seconds.
+    new = await sign_in(world)
+    assert [await look(new), await look(old)] == [200, 200]
+    swap(path, f"{NEW_LINE}\n")
+    inventory.verifier._fetched_at -= 301
+    assert [await look(new), await look(old)] == [200, 401]
+    published = (await world.http.get("/.well-known/jwks.json")).json()
+    assert [set(key) & {"d", "k"} for key in published["keys"]] == [set()], "the private half is never published"
