@@ -232,6 +232,7 @@ SPECIFIED: list[Mutant] = [
            put(ORDER, f"{SERVER} args", ["serve", "user-service"])),
     Mutant("database without verification", specification.find_wrong_processes,
            put(ORDER, f"{SERVER} env 2 value", f"postgresql://{specification.HOST}:5432/stockade?sslmode=require")),
+    Mutant("image of the last release", specification.find_other_versions, put(ORDER, f"{SERVER} image", "stockade:0.0.9")),
     Mutant("CPU of 80", specification.find_wrong_scaling,
            put("HorizontalPodAutoscaler/order-service-hpa", "spec metrics 0 resource target averageUtilization", 80)),
     Mutant("at most 20", specification.find_wrong_scaling,

@@ -1,12 +1,16 @@
 """What was specified in numbers and names: k8s/README.md and everybody's commands rely on it."""
 
+import tomllib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from k8s.tools.images import parse
 from k8s.tools.rendering import Manifest
 from stockade.targets import NAMES, SERVICES
 from tests.k8s.trees import Findings, namespace_of, of_kind, title_of, workloads_of
 
+VERSION: str = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["version"]
 NAMESPACE = "inventory-system"
 HOST = f"postgres.{NAMESPACE}.svc.cluster.local"
 BEHAVIOR: Mapping[str, Any] = {
@@ -72,6 +76,17 @@ def find_wrong_processes(manifests: list[Manifest]) -> Findings:
             if f"@{HOST}:" in url or f"//{HOST}:5432/stockade?" not in url or "sslmode=verify-full&" not in url:
                 findings.append(f"{workload.title} goes to {url}")
     return findings
+
+
+def find_other_versions(manifests: list[Manifest]) -> Findings:
+    """Our image is everywhere the one that this tree belongs to: a new version is said in the tree as well."""
+    return [
+        f"{workload.title}: {container['name']} is of {image.tag}, and the project of {VERSION}"
+        for workload in workloads_of(manifests)
+        for container in workload.containers
+        for image in [parse(container["image"])]
+        if image.name.rpartition("/")[2] == "stockade" and image.tag != VERSION
+    ]
 
 
 def find_wrong_scaling(manifests: list[Manifest]) -> Findings:

@@ -16,11 +16,13 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from joserfc import jwt
 from joserfc.errors import BadSignatureError
 from joserfc.jwk import ECKey
+from jsonschema import Draft202012Validator
 
 from k8s.base.gateway import gateway_file
 from k8s.tools.kong import FILE, OPEN_ROUTES, build_declaration
 from stockade.targets import SERVICES
 from stockade.user.signing import read_signing_keys
+from tests.k8s.kong_schema import SCHEMA
 
 SECRET = "0123456789abcdef0123456789abcdef-new\nfedcba9876543210fedcba9876543210-old"
 DECLARATION = build_declaration()
@@ -106,6 +108,17 @@ def test_kong_gets_a_key_for_every_line_of_the_secret_that_verifies_its_tokens()
     load_pem_public_key(other.encode())
     with pytest.raises(BadSignatureError):
         jwt.decode(token, ECKey.import_key(other), algorithms=["ES256"])
+
+
+def test_what_the_script_fills_in_is_what_kong_accepts() -> None:
+    keys = read_signing_keys(SECRET).public_document()
+    completed = gateway_file.complete(DECLARATION, keys, ["https://stock.example.com", "https://shop.example.com"])
+    validator = Draft202012Validator(SCHEMA)
+    assert [error.message for error in validator.iter_errors(completed)] == []
+    completed["consumers"][0]["jwt_secrets"][0]["algorithm"] = "HS256"
+    assert [error.json_path for error in validator.iter_errors(completed)] == [
+        "$.consumers[0].jwt_secrets[0].algorithm"
+    ]
 
 
 @pytest.mark.parametrize(
