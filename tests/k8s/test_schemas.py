@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+import subprocess
 from typing import Any
 
 import pytest
@@ -102,6 +103,6 @@ def _definitions_of(product: str) -> Definitions:
     (source,) = [it for it in (*SOURCES, *OPTIONAL) if it.product == product]
     try:
         paths = fetch_definitions(source)
-    except (BuildError, FileNotFoundError) as error:
+    except (BuildError, FileNotFoundError, subprocess.TimeoutExpired) as error:
         pytest.skip(f"the definitions of {product} {source.version} cannot be had: {error}")
     return read_definitions(paths, {it["kind"] for it in _everything()})
