@@ -148,8 +148,8 @@ def main() -> None:
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
     from stockade.kit.errors import ConfigurationError, Refusal
-    from stockade.kit.serving import PortError
     from stockade.postgres import PostgresError
+    from stockade.serving import PortError
 
     # A shell makes its background jobs ignore SIGINT; here it must reach the runner, which cancels the work.
     signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -23,9 +23,9 @@ from stockade.kit.context import Lifecycle
 from stockade.kit.database import Database
 from stockade.kit.errors import ConfigurationError, Refusal
 from stockade.kit.logs import start_logging
-from stockade.kit.serving import bind, serve
 from stockade.kit.settings import DatabaseAccess, Environment, Secret, Settings, refuse_weak_secret
 from stockade.postgres import OWNER_ROLE, PostgresServer, bootstrap, hold_directory, role_of
+from stockade.serving import bind, serve
 from stockade.targets import SCHEMAS, SERVICES, assemble_all, migrate
 from stockade.user.accounts import BOOTSTRAP, count_accounts, create_account
 from stockade.user.passwords import LENGTH_MIN, hash_password

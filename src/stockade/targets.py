@@ -18,10 +18,10 @@ from stockade.kit.database import Database, connect
 from stockade.kit.errors import ConfigurationError
 from stockade.kit.logs import start_logging
 from stockade.kit.migrations import apply_migrations, load_migrations
-from stockade.kit.serving import bind, serve
 from stockade.kit.settings import Environment, Settings, read_settings
 from stockade.order.api import SERVICE as ORDER
 from stockade.product_catalog.api import SERVICE as PRODUCT_CATALOG
+from stockade.serving import bind, serve
 from stockade.supplier.api import SERVICE as SUPPLIER
 from stockade.user.api import SERVICE as USER
 

@@ -27,9 +27,9 @@ from stockade.kit.events import Event, publish
 from stockade.kit.idempotency import MandatoryKey, OptionalKey, answer_once
 from stockade.kit.ids import uuid7
 from stockade.kit.pages import CursorText, Page, PageSize, decode_cursor, paginate
-from stockade.kit.serving import bind, serve
 from stockade.kit.settings import Settings
 from stockade.kit.shapes import PositiveQuantity, Shape
+from stockade.serving import bind, serve
 from stockade.user.signing import read_signing_keys
 from tests.world import JWT_SECRET, issue_token, settings_for
 

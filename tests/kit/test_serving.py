@@ -7,7 +7,7 @@ import httpx2
 import pytest
 
 from stockade.kit.errors import ConfigurationError
-from stockade.kit.serving import PortError, bind
+from stockade.serving import PortError, bind
 from tests.conftest import PASSWORDS
 from tests.kit.probe import Served, make_context, make_settings, served
 
