@@ -8,13 +8,14 @@ import asyncio
 import json
 from collections.abc import Iterable, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, cast
 
 from fastapi import FastAPI
 
 from stockade import __version__
-from stockade.kit.app import Receive, Scope, Send, find_unreadiness, problem
-from stockade.kit.context import Context
+from stockade.kit.app import Receive, RequestGate, Scope, Send, find_unreadiness
+from stockade.kit.context import Context, Service
 from stockade.kit.errors import NotFound
 from stockade.kit.metrics import render
 
@@ -29,19 +30,18 @@ class Front:
         self.contexts: list[Context] = [app.state.context for app in apps.values()]
         self.routes = {name: apps[context.service.name] for context in self.contexts for name in context.service.owns}
         self._openapi = b""
+        own = replace(self.contexts[0], service=Service("stockade", "stockade", owns=(), routers=()))
+        self._own = RequestGate(self._answer_own, context=own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self.routes.get(_first_name(scope["path"]), self._own)(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _answer_own(self, scope: Scope, _: Receive, send: Send) -> None:
         path: str = scope["path"]
-        app = self.routes.get(_first_name(path))
-        if app is not None:
-            await app(scope, receive, send)
-        elif path == "/health":
+        if path == "/health":
             await _reply(send, 200, {"status": "alive", "version": __version__})
         elif path == "/health/ready":
             reasons = await self._find_unreadiness()
@@ -54,10 +54,7 @@ class Front:
         elif path in ("/openapi.json", "/api/v1/openapi.json"):
             await _send(send, 200, self._render_openapi(), "application/json")
         else:
-            response = problem(
-                NotFound("There is nothing at this address; /openapi.json lists what there is.", code="no_such_route")
-            )
-            await _send(send, response.status_code, bytes(response.body), response.headers["content-type"])
+            raise NotFound("There is nothing at this address; /openapi.json lists what there is.", code="no_such_route")
 
     async def _find_unreadiness(self) -> dict[str, str]:
         found = await asyncio.gather(*map(find_unreadiness, self.contexts))
