@@ -194,8 +194,8 @@ explain_refusal() {
 }
 
 tell_plan() {
-  # The API server can only try what it has a namespace and a definition for.
-  if [ ! -s "$scratch/lacking" ] && kube get namespace inventory-system inventory-edge >/dev/null 2>&1; then
+  # The API server can only try what it has a namespace and a definition for, and never a Job that is there already.
+  if [ ! -s "$scratch/lacking" ] && [ -z "$(jobs_of "$2")" ] && kube get namespace inventory-system inventory-edge >/dev/null 2>&1; then
     kube apply --server-side --dry-run=server ${force[@]+"${force[@]}"} --filename="$scratch/all.yaml" --selector="$2" \
       >"$scratch/output" 2>"$scratch/refusal" || explain_refusal "$1"
     say "$1: the API server would accept $(grep -c applied "$scratch/output" || true) objects"
@@ -207,6 +207,8 @@ tell_plan() {
   fi
   sed 's/^/deploy:   /; s/ serverside-applied (server dry run)//' "$scratch/output"
 }
+
+jobs_of() { awk -v name="${1#*=}" '$2 == "Job" && $6 == name' "$scratch/objects"; }
 
 # A Job that has ended cannot be changed, so the former one makes room; what it did stays.
 run_job() {

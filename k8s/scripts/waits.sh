@@ -74,8 +74,8 @@ readonly workload_template='{{range .items}}{{.metadata.name}} {{.metadata.gener
 tell_reasons() {
   kube --request-timeout=20s get pods --all-namespaces --selector="$1" --output=go-template="$reason_template" \
     >"$scratch/reasons" 2>/dev/null || true
-  kube --request-timeout=20s get events --namespace="$namespace" --field-selector=reason=FailedCreate \
-    --output=go-template='{{range .items}}{{.message}}{{"\n"}}{{end}}' 2>/dev/null | tail -n 1 >>"$scratch/reasons" || true
+  kube --request-timeout=20s get events --all-namespaces --field-selector=reason=FailedCreate \
+    --output=go-template="$event_template" 2>/dev/null | tail -n 1 >>"$scratch/reasons" || true
   awk '!/PodInitializing/ && NF && count++ < 6 { print "deploy:   " $0 }' "$scratch/reasons"
 }
 
@@ -87,3 +87,7 @@ readonly reason_template='{{range $pod := .items}}
   {{- range .status.containerStatuses}}{{with .state.waiting}}
     {{- $pod.metadata.name}}: {{.reason}} {{or .message ""}}{{"\n"}}{{end}}{{end}}
 {{- end}}'
+
+readonly event_template='{{range .items}}{{$space := .metadata.namespace}}
+  {{- if or (eq $space "inventory-system") (eq $space "inventory-edge")}}
+  {{- .involvedObject.name}}: {{.message}}{{"\n"}}{{end}}{{end}}'

@@ -5,8 +5,11 @@
 
 say() { printf '%s: %s\n' "$program" "$*"; }
 
+# What stops may be said by a trap, in the midst of a command whose standard error goes elsewhere.
+exec 3>&2
+
 fail() {
-  printf '%s: stopped: %s\n' "$program" "$*" >&2
+  printf '%s: stopped: %s\n' "$program" "$*" >&3
   exit 1
 }
 
