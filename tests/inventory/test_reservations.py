@@ -211,8 +211,9 @@ async def test_an_issue_may_take_what_an_expired_hold_had(unswept: World):
 
 async def test_the_sweeper_ends_what_is_over_by_itself(world: World):
     api = await stock(world, "10")
-    held = await reserve(api, "4", expires_in_s=1)
-    confirmed = await confirm(api, await reserve(api, "2", expires_in_s=1))
+    held, confirmed = await reserve(api, "4"), await confirm(api, await reserve(api, "2"))
+    for each in (held, confirmed):
+        await let_expire(world, each)
     for _ in range(50):
         await asyncio.sleep(0.2)
         if (await api.get(f"/reservations/{held['id']}"))["status"] == "expired":

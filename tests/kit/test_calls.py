@@ -235,14 +235,14 @@ async def test_a_deadline_that_is_over_sends_nothing(client: ServiceClient):
 
 
 async def test_a_target_that_hangs_is_left_when_the_time_is_over(client: ServiceClient):
-    target.plan = [2.0]
-    with within(0.3), takes_less_than(0.8), pytest.raises(Unavailable):
+    target.plan = [4.0]
+    with within(0.3), takes_less_than(2), pytest.raises(Unavailable):
         await client.get(WORK)
 
 
 async def test_repeating_does_not_stretch_the_deadline(client: ServiceClient):
-    target.plan = [(0.35, AWAY), 2.0, 2.0]
-    with within(0.6), takes_less_than(0.8), pytest.raises(Unavailable):
+    target.plan = [(0.6, AWAY), 4.0, 4.0]
+    with within(1.0), takes_less_than(1.45), pytest.raises(Unavailable):
         await client.get(WORK)
     assert len(target.seen) == 2
 
@@ -255,7 +255,7 @@ async def test_the_breaker_opens_after_failures_in_a_row_and_closes_again(
     for _ in range(5):
         with pytest.raises(Unavailable):
             await client.post(WORK, {})
-    with takes_less_than(0.1):
+    with takes_less_than(0.35):
         for _ in range(20):
             with pytest.raises(Unavailable, match="does not answer at present"):
                 await client.post(WORK, {})

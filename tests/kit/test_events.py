@@ -78,7 +78,7 @@ async def test_a_lower_position_of_a_younger_transaction_holds_back_the_higher_o
     """The transaction with the lower number takes the higher position and ends first."""
     elder = asyncio.create_task(fresh.database.run(write, subject="second", naps=(0.2, 0)))
     await asyncio.sleep(0.05)
-    younger = asyncio.create_task(fresh.database.run(write, subject="first", naps=(0, 0.5)))
+    younger = asyncio.create_task(fresh.database.run(write, subject="first", naps=(0, 1)))
     await elder
     assert not younger.done()
     found, newest = await read_events(fresh.database, after=0, limit=10)
@@ -92,8 +92,8 @@ async def test_a_lower_position_of_a_younger_transaction_holds_back_the_higher_o
 async def test_a_transaction_that_never_ends_holds_the_feed_back_for_a_bounded_time(
     fresh: Running, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(events, "_SETTLE_STEPS_MAX", 20)
-    slow = asyncio.create_task(fresh.database.run(write, subject="first", naps=(0, 1)))
+    monkeypatch.setattr(events, "_SETTLE_STEPS_MAX", 5)
+    slow = asyncio.create_task(fresh.database.run(write, subject="first", naps=(0, 1.5)))
     await asyncio.sleep(0.1)
     await fresh.database.run(write, subject="second")
     found, newest = await read_events(fresh.database, after=0, limit=10)
@@ -219,7 +219,7 @@ async def test_an_idle_reader_leaves_the_transaction_counter_alone(fresh: Runnin
     before = await fresh.database.read(count)
     answer = await ask_feed(fresh.http, after=1, wait_s=1.5)
     assert answer.json()["events"] == []
-    assert await fresh.database.read(count) - before <= 2
+    assert await fresh.database.read(count) - before <= 4
 
 
 class Follower:
@@ -300,6 +300,7 @@ async def test_positions_that_were_rolled_back_do_not_look_like_a_lag(fresh: Run
     for _ in range(3):
         with pytest.raises(RuntimeError):
             await served_probe.database.run(fail)
+    newest = await served_probe.database.read(events._read_newest)
     follower = Follower(fresh.database, served_probe.port)
     await follower.consumer.follow()
     waiting = asyncio.create_task(follower.consumer.follow())
@@ -309,6 +310,4 @@ async def test_positions_that_were_rolled_back_do_not_look_like_a_lag(fresh: Run
     await follower.client.close()
     assert OUTBOX_LAG.labels("probe-service", "probe-service")._value.get() == 0
     assert await fresh.database.read(list_applied) == ["last"]
-    assert await fresh.database.run(events._read_cursor, source="probe-service") == await served_probe.database.read(
-        events._read_newest
-    )
+    assert await fresh.database.run(events._read_cursor, source="probe-service") == newest

@@ -211,7 +211,7 @@ async def test_metrics_name_the_template_of_the_route_and_never_the_path(probe: 
 
 
 async def test_requests_under_way_are_counted_and_let_go(probe: Running):
-    waiting = asyncio.create_task(probe.ask("GET", "/api/v1/probes/sleep?seconds=0.5"))
+    waiting = asyncio.create_task(probe.ask("GET", "/api/v1/probes/sleep?seconds=1.5"))
     await asyncio.sleep(0.2)
     # The request for the metrics itself is one, too.
     assert await read_metric(probe, "http_requests_in_progress", service="probe-service") == 2

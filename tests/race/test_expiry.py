@@ -32,8 +32,22 @@ async def read_statuses(api: Api, ids: list[str]) -> dict[str, str]:
 
 @pytest.mark.parametrize("verb", ["confirm", "release"])
 async def test_a_hold_ends_in_one_way_whatever_comes_first(busy: World, twin: World, verb: str):
-    api = await stock(busy, "40")
-    ids = await hold_until_now(busy, api, 40, in_s=0.25)
+    """Tried until some were in time and some were not; a slow machine needs a later moment."""
+    api = await stock(busy, "400")
+    for in_s in (0.25, 0.5, 1, 2, 4):
+        counted = await race_with_the_clock(busy, twin, api, verb, in_s=in_s)
+        assert set(counted) <= ({"confirmed", "expired"} if verb == "confirm" else {"released", "expired"})
+        if len(counted) == 2:
+            break
+    else:
+        pytest.fail("nobody was in time, or everybody was")
+    await check_integrity(busy)
+
+
+async def race_with_the_clock(busy: World, twin: World, api: Api, verb: str, *, in_s: float) -> Counter[str]:
+    """How forty holds ended that a verb is done to from shortly before to shortly after they expire."""
+    before = await level(api)
+    ids = await hold_until_now(busy, api, 40, in_s=in_s)
     tally, answered = Tally(), dict[str, Any]()
 
     async def act(identifier: str, pause_s: float) -> None:
@@ -43,11 +57,11 @@ async def test_a_hold_ends_in_one_way_whatever_comes_first(busy: World, twin: Wo
         )
 
     async def sweep() -> None:
-        for _ in range(25):
+        for _ in range(int(in_s * 2 / 0.02)):
             await busy.context("inventory-service").database.run(sweep_expired)
             await asyncio.sleep(0.02)
 
-    await asyncio.gather(sweep(), *(act(identifier, number * 0.012) for number, identifier in enumerate(ids)))
+    await asyncio.gather(sweep(), *(act(identifier, number * in_s / 20) for number, identifier in enumerate(ids)))
     await asyncio.sleep(0.1)
     await busy.context("inventory-service").database.run(sweep_expired)
     tally.check("reservation_expired")
@@ -58,11 +72,10 @@ async def test_a_hold_ends_in_one_way_whatever_comes_first(busy: World, twin: Wo
         else:
             assert final[identifier] == body["status"], "an answer is a promise"
     counted = Counter(final.values())
-    assert set(counted) <= ({"confirmed", "expired"} if verb == "confirm" else {"released", "expired"})
-    assert len(counted) == 2, f"the race was not one: {counted}"
     now = await level(api)
-    assert (now["reserved"], now["allocated"]) == ("0", str(counted["confirmed"]))
-    await check_integrity(busy)
+    assert now["reserved"] == "0"
+    assert int(now["allocated"]) - int(before["allocated"]) == counted["confirmed"]
+    return counted
 
 
 async def test_a_confirmed_hold_is_shipped_although_its_time_is_over(busy: World):
