@@ -14,6 +14,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 
 from stockade import __version__
@@ -291,7 +292,7 @@ async def _answer_validation(_: Request, error: RequestValidationError) -> Respo
     errors = [_field_error(item) for item in found[:_ERRORS_MAX]]
     first = errors[0]
     more = f" ({len(found) - 1} more)" if len(found) > 1 else ""
-    return problem(Invalid(f"{first['pointer']}: {first['detail']}{more}", errors=errors))
+    return problem(Invalid(f"{first['pointer'] or 'the body'}: {first['detail']}{more}", errors=errors))
 
 
 _REQUIRED_HEADERS = {
@@ -300,7 +301,7 @@ _REQUIRED_HEADERS = {
 }
 
 
-async def _answer_http(_: Request, error: HTTPException) -> Response:
+async def _answer_http(request: Request, error: HTTPException) -> Response:
     if isinstance(error, _BodyTooLarge):
         return problem(error.refusal)
     if error.status_code == 400:
@@ -308,7 +309,18 @@ async def _answer_http(_: Request, error: HTTPException) -> Response:
     kind = type("HttpRefusal", (Refusal,), {"status": error.status_code, "title": str(error.detail)})
     refusal: Refusal = kind(str(error.detail), code=_HTTP_CODES.get(error.status_code, "http_error"))
     refusal.headers.update(error.headers or {})
+    if error.status_code == 405 and (methods := _find_methods(request)):
+        refusal.headers["Allow"] = ", ".join(sorted(methods))
     return problem(refusal)
+
+
+def _find_methods(request: Request) -> set[str]:
+    """All that may be done at an address; the framework names what its first route there may do."""
+    context: Context = request.app.state.context
+    routes = [route for router in context.service.routers for route in router.routes if isinstance(route, APIRoute)]
+    return {
+        method for route in routes if route.path_regex.match(request.scope["path"]) for method in route.methods or ()
+    }
 
 
 _HTTP_CODES = {404: "no_such_route", 405: "method_not_allowed", 413: "body_too_large", 415: "unsupported_media_type"}
