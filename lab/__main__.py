@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -15,7 +16,7 @@ from cyclopts import App, CycloptsError, Parameter
 from lab.binaries import BuildError
 from lab.cluster import Cluster, ClusterError, Programs, check_alone, stop_cluster
 from lab.kubectl import KubectlError
-from lab.machine import CONTROL_PLANE_TOOLS, MachineError, find_obstacles, install_missing
+from lab.machine import CONTROL_PLANE_TOOLS, REAL_NODE_TOOLS, MachineError, Tool, find_obstacles, install_missing
 from lab.network import NetworkError
 from lab.places import PROJECT, STATE
 from lab.processes import ProcessError
@@ -36,19 +37,28 @@ def build() -> None:
 
 
 @app.command
-def up() -> None:
+def up(
+    *,
+    real_nodes: Annotated[bool, Parameter(negative="", help="Join two nodes that run containers, too.")] = False,
+    image: Annotated[tuple[Path, ...], Parameter(help="An image archive to load on them; may be repeated.")] = (),
+) -> None:
     """Start a cluster and leave it running."""
-    if not _can_run("the cluster"):
+    tools = REAL_NODE_TOOLS if real_nodes else CONTROL_PLANE_TOOLS
+    if not _can_run("the cluster", tools):
         return
     check_alone()
-    programs = _prepare()
+    programs = _prepare(tools)
     _fail_when_told_to_end()
     try:
-        Cluster.start(programs, _say)
+        cluster = Cluster.start(programs, _say)
+        if real_nodes:
+            cluster.join_real_nodes(image, _say)
     except BaseException:
         stop_cluster(_say)
         raise
     _say(f"ready: export KUBECONFIG={STATE}/keys/admin.conf PATH={programs.control_plane}:$PATH")
+    what_runs = "pods run containers" if real_nodes else "pods are simulated: they run, and do nothing"
+    _say(f"then: k8s/deploy.sh --definitions {STATE}/definitions ({what_runs})")
     _say("`make cluster-down` ends it")
 
 
@@ -86,15 +96,15 @@ def main() -> None:
         _fail(1, str(error))
 
 
-def _can_run(what: str) -> bool:
-    obstacles = find_obstacles()
+def _can_run(what: str, tools: tuple[Tool, ...] = CONTROL_PLANE_TOOLS) -> bool:
+    obstacles = find_obstacles(tools)
     if obstacles:
         _say(f"skipped here: {what}; {'; '.join(obstacles)}")
     return not obstacles
 
 
-def _prepare() -> Programs:
-    install_missing(CONTROL_PLANE_TOOLS, _say)
+def _prepare(tools: tuple[Tool, ...] = CONTROL_PLANE_TOOLS) -> Programs:
+    install_missing(tools, _say)
     return Programs.prepare(_say)
 
 

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,12 +10,15 @@ from lab import control_plane, fake_nodes
 from lab.binaries import CONTROL_PLANE, METRICS, build, fetch_module
 from lab.certificates import write_certificates
 from lab.control_plane import ControlPlane, prepare_state
-from lab.definitions import SOURCES, fetch_definitions
+from lab.definitions import SOURCES, Source, fetch_definitions
 from lab.fake_nodes import FakeNodes
+from lab.images import make_pause
 from lab.kubectl import Kubectl, KubectlError
 from lab.network import create_network, has_network, remove_network
+from lab.node_settings import PAUSE_IMAGE
 from lab.places import STATE
 from lab.processes import ProcessError, Processes
+from lab.real_pair import RealPair, prepare_node_programs
 from lab.traces import find_traces
 from lab.waiting import wait_until
 
@@ -30,12 +33,12 @@ class ClusterError(Exception):
 
 @dataclass(frozen=True)
 class Programs:
-    """Where the parts of a cluster lie: directories of programs, kwok's sources and the definitions by product."""
+    """Where the parts of a cluster lie: directories of programs, kwok's sources and the definitions of each source."""
 
     control_plane: Path
     metrics: Path
     kwok_sources: Path
-    definitions: dict[str, list[Path]]
+    definitions: dict[Source, list[Path]]
 
     @classmethod
     def prepare(cls, say: Say) -> "Programs":
@@ -44,18 +47,23 @@ class Programs:
             build(CONTROL_PLANE, say),
             build(METRICS, say),
             fetch_module("kubernetes", "sigs.k8s.io/kwok"),
-            {source.product: fetch_definitions(source) for source in SOURCES},
+            {source: fetch_definitions(source) for source in SOURCES},
         )
 
 
 class Cluster:
-    """The control plane, three simulated nodes, metrics, and the definitions of custom resources. Nothing of ours yet."""
+    """The control plane, three simulated nodes, metrics, and the definitions of prerequisites. Nothing of ours yet."""
 
     def __init__(self, programs: Programs) -> None:
         self.programs = programs
         self.processes = Processes(STATE / "processes")
         self.control_plane = ControlPlane(programs.control_plane, STATE, self.processes)
         self.kubectl = Kubectl(programs.control_plane / "kubectl", self.control_plane.keys / "admin.conf")
+
+    @property
+    def definitions(self) -> Path:
+        """For `k8s/deploy.sh --definitions`."""
+        return STATE / "definitions"
 
     @classmethod
     def start(cls, programs: Programs, say: Say) -> "Cluster":
@@ -81,14 +89,27 @@ class Cluster:
             raise ClusterError("no cluster is running: `make cluster` starts one")
         return cluster
 
+    def join_real_nodes(self, images: Iterable[Path], say: Say) -> None:
+        """Join two nodes that run containers, with these image archives loaded, and let pods go to them alone."""
+        programs = prepare_node_programs(say)
+        pause = make_pause(PAUSE_IMAGE).write(STATE / "pause.tar")
+        RealPair.of(programs, self.processes).start(self.kubectl, [pause, *images], say)
+        self.kubectl("cordon", *fake_nodes.NODES)
+
     def _wait_for_api(self) -> None:
         self._wait(lambda: self.kubectl("get", "--raw=/readyz") == "ok", "ready API server")
         # The controllers have come to work when they have made this.
         self._wait(lambda: self.kubectl.find("serviceaccount", "default") is not None, "default ServiceAccount")
 
     def _install_definitions(self) -> None:
-        for files in self.programs.definitions.values():
-            self.kubectl.apply("\n---\n".join(path.read_text() for path in files))
+        """Install those of the prerequisites, and lay the others ready for k8s/deploy.sh, which wants plain files."""
+        self.definitions.mkdir()
+        for source, files in self.programs.definitions.items():
+            if source.is_prerequisite:
+                self.kubectl.apply("\n---\n".join(path.read_text() for path in files))
+            else:
+                for path in files:
+                    shutil.copy(path, self.definitions)
         self.kubectl("wait", "--for=condition=Established", "customresourcedefinitions", "--all", "--timeout=60s")
 
     def _start_nodes(self) -> None:
@@ -131,6 +152,8 @@ def stop_cluster(say: Say) -> None:
         return
     processes = Processes(STATE / "processes")
     try:
+        if (STATE / "nodes").exists():
+            RealPair.of(prepare_node_programs(say), processes).stop()
         for group in (fake_nodes.PROGRAMS, *((name,) for name in control_plane.PROGRAMS)):
             processes.stop(*group)
     except ProcessError as error:

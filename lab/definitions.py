@@ -16,13 +16,18 @@ _DOWNLOAD_TIMEOUT_S = 600
 
 @dataclass(frozen=True)
 class Source:
-    """A module at a version, with the hash that Go gives its content, and where in it the definitions lie."""
+    """A module at a version, with the hash that Go gives its content, and where in it the definitions lie.
+
+    A prerequisite is there before ours comes, because its project installs it together with its controller; the others
+    k8s/deploy.sh brings.
+    """
 
     product: str
     module: str
     version: str
     sum: str
     folder: str
+    is_prerequisite: bool = False
 
 
 SOURCES = (
@@ -32,7 +37,7 @@ SOURCES = (
     ),
     Source(
         "cert-manager", "github.com/cert-manager/cert-manager", "v1.21.2",
-        "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=", "deploy/crds",
+        "h1:UWgoYM+KLNtRlqmoWOKjKBOBUPVHeepQ6/ac3ERJW68=", "deploy/crds", True,
     ),
     Source(
         "Prometheus Operator", "github.com/prometheus-operator/prometheus-operator", "v0.85.0",
@@ -40,7 +45,7 @@ SOURCES = (
     ),
     Source(
         "KEDA", "github.com/kedacore/keda/v2", "v2.21.0",
-        "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=", "config/crd/bases",
+        "h1:R6z2HZvstK4RLUMxroNACzBj74xGxt3kG59b5Xc+Xps=", "config/crd/bases", True,
     ),
 )  # fmt: skip
 

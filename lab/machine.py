@@ -25,6 +25,13 @@ class Tool:
 
 
 CONTROL_PLANE_TOOLS = (Tool("ip", "iproute2"), Tool("nsenter", "util-linux"))
+REAL_NODE_TOOLS = (
+    *CONTROL_PLANE_TOOLS,
+    Tool("runc", "runc"),
+    Tool("nft", "nftables"),
+    Tool("conntrack", "conntrack"),
+    Tool("catatonit", "catatonit"),
+)
 
 
 def find_obstacles(tools: tuple[Tool, ...] = CONTROL_PLANE_TOOLS) -> list[str]:

@@ -7,6 +7,8 @@ import json
 import subprocess
 from pathlib import Path
 
+from lab.waiting import wait_until
+
 NAMESPACE = "stockade-lab"
 SECOND_NAMESPACE = "stockade-lab-b"
 ADDRESS = "10.99.0.1"
@@ -68,8 +70,8 @@ def remove_network() -> None:
         if (Path("/run/netns") / namespace).exists():
             _ip("netns", "delete", namespace)
     # The kernel frees a namespace, and what is in it, some time after its name is gone.
-    if (Path("/sys/class/net") / _WIRE_OUTSIDE).exists():
-        _ip("link", "delete", _WIRE_OUTSIDE)
+    device = Path("/sys/class/net") / _WIRE_OUTSIDE
+    wait_until(lambda: not device.exists(), f"end of {device.name}", _TIMEOUT_S)
 
 
 def has_network() -> bool:

@@ -8,7 +8,9 @@ from lab.places import CACHE, STATE
 
 def find_traces() -> list[str]:
     """Everything of a cluster that is still there. Only reads."""
-    return [*_find_processes(), *_find_namespaces(), *_find_mounts(), *_find_groups(), *_find_state()]
+    return [
+        *_find_processes(), *_find_namespaces(), *_find_mounts(), *_find_groups(), *_find_network_records(), *_find_state()
+    ]  # fmt: skip
 
 
 def _find_processes() -> list[str]:
@@ -38,6 +40,11 @@ def _find_groups() -> list[str]:
     """Control groups, in whichever hierarchy: the lab names all of its own alike."""
     root = Path("/sys/fs/cgroup")
     return [f"control group {path}" for depth in ("", "*/") for path in root.glob(f"{depth}{NAMESPACE}*")]
+
+
+def _find_network_records() -> list[str]:
+    """What the network plugins noted about containers of the lab's pod network, which is named like its namespace."""
+    return [f"file {path}" for path in Path("/var/lib/cni/results").glob(f"{NAMESPACE}-*")]
 
 
 def _find_state() -> list[str]:
