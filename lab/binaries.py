@@ -113,9 +113,12 @@ def build(group: Group, say: Say) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
     say(f"building {', '.join(group.programs)} (cached afterwards in {directory.parent})")
-    _run_build(group, unfinished, say)
-    shutil.rmtree(directory, ignore_errors=True)
-    unfinished.rename(directory)
+    try:
+        _run_build(group, unfinished, say)
+        shutil.rmtree(directory, ignore_errors=True)
+        unfinished.rename(directory)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
     return directory
 
 
