@@ -1,6 +1,7 @@
 """One real PostgreSQL a test worker, one migrated template database, and a fresh copy of it for every test."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import tempfile
@@ -51,8 +52,8 @@ class ServerThread:
         self._thread.join(timeout=10)
 
 
-@pytest.fixture(scope="session")
-def postgres() -> Generator[ServerThread]:
+@contextlib.contextmanager
+def started_server() -> Generator[ServerThread]:
     directory = Path(tempfile.mkdtemp(prefix="stockade-tests-"))
     directory.chmod(0o711)
     thread = ServerThread(directory)
@@ -61,6 +62,20 @@ def postgres() -> Generator[ServerThread]:
     finally:
         thread.stop()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Generator[ServerThread]:
+    """The server of this worker's tests. Its roles are everybody's: who changes one of them needs `bare_postgres`."""
+    with started_server() as thread:
+        yield thread
+
+
+@pytest.fixture(scope="module")
+def bare_postgres() -> Generator[ServerThread]:
+    """A server for whoever bootstraps: roles and their passwords belong to the whole server."""
+    with started_server() as thread:
+        yield thread
 
 
 @pytest.fixture(scope="session")

@@ -88,14 +88,14 @@ class Installation:
 
 
 @pytest.fixture
-async def installation(postgres: ServerThread) -> AsyncGenerator[Installation]:
+async def installation(bare_postgres: ServerThread) -> AsyncGenerator[Installation]:
     """Not bootstrapped yet."""
     name = f"cli_{secrets.token_hex(4)}"
-    url = urlsplit(postgres.server.url)._replace(path=f"/{name}").geturl()
+    url = urlsplit(bare_postgres.server.url)._replace(path=f"/{name}").geturl()
     with passable_directory() as directory:
         write_secrets(directory)
-        yield Installation(url, without_credentials(postgres.server.url, name), directory)
-    admin = await asyncpg.connect(postgres.server.url)
+        yield Installation(url, without_credentials(bare_postgres.server.url, name), directory)
+    admin = await asyncpg.connect(bare_postgres.server.url)
     await admin.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
     await admin.close()
 

@@ -56,10 +56,10 @@ async def test_killing_stockade_costs_the_time_of_a_start_and_nothing_else():
                 await succeed("integrity", "--data", str(data), environment={})
 
 
-async def test_killing_one_service_of_five_leaves_the_others_at_work(postgres: ServerThread):
+async def test_killing_one_service_of_five_leaves_the_others_at_work(bare_postgres: ServerThread):
     with passable_directory() as directory:
         async with (
-            five_processes(postgres.server.url, directory) as fleet,
+            five_processes(bare_postgres.server.url, directory) as fleet,
             crowd_at_work(fleet.url, ADMIN_EMAIL, ADMIN_PASSWORD, orders_url=fleet.urls["order-service"]) as crowd,
         ):
             await crowd.settled(writes=100)

@@ -98,9 +98,9 @@ async def test_everything_ends_without_a_failed_request():
             assert not (data / "postgres" / "postmaster.pid").exists()
 
 
-async def test_one_service_ends_without_a_failed_request(postgres: ServerThread):
+async def test_one_service_ends_without_a_failed_request(bare_postgres: ServerThread):
     with passable_directory() as directory:
-        async with five_processes(postgres.server.url, directory) as fleet:
+        async with five_processes(bare_postgres.server.url, directory) as fleet:
             name = "product-catalog-service"
             token = await sign_in(fleet.url, ADMIN_EMAIL, ADMIN_PASSWORD)
             async with calling(Callers(fleet.urls[name], token)) as callers, polling(fleet, name) as poll:

@@ -15,10 +15,10 @@ async def test_a_day_in_one_process():
             await live_through_a_day(shop)
 
 
-async def test_a_day_in_five_processes_behind_a_proxy(postgres: ServerThread):
+async def test_a_day_in_five_processes_behind_a_proxy(bare_postgres: ServerThread):
     with passable_directory() as directory:
         async with (
-            five_processes(postgres.server.url, directory) as fleet,
+            five_processes(bare_postgres.server.url, directory) as fleet,
             httpx2.AsyncClient(base_url=fleet.url, timeout=30) as http,
         ):
             shop = Shop(http)
