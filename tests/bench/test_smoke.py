@@ -63,6 +63,8 @@ def test_it_stops_and_removes_everything_when_it_is_interrupted(place: Path):
     process = subprocess.Popen(
         [sys.executable, "-m", "bench", "--only", "P5", "--skus", "50"],
         cwd=ROOT, env=os.environ | {"TMPDIR": str(place)}, stderr=subprocess.PIPE, text=True,
+        # A job in the background of a script is born deaf to SIGINT, and so would be all that it starts.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread forks here
     )  # fmt: skip
     try:
         assert process.stderr is not None

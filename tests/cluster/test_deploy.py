@@ -133,7 +133,7 @@ def test_an_interruption_leaves_what_the_next_run_goes_on_from(
             break
     rest = process.stdout.read()
     assert process.wait(timeout=60) == 1
-    assert "interrupted during" in rest, line + rest
+    assert "interrupted during" in rest, rest
     code, output = deploy()
     assert code == 0, output
     wait_until_running(kubectl)

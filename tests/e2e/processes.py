@@ -43,6 +43,8 @@ class Running:
         process = await asyncio.create_subprocess_exec(
             *STOCKADE, *arguments, env=_clean_environment() | dict(environment), user=user, group=user,
             stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+            # A job in the background of a script is born deaf to SIGINT, and so would be all that it starts.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         running = cls(process)
         assert process.stdout is not None
