@@ -1,6 +1,6 @@
 """What the inventory-service is asked and answers."""
 
-from datetime import date, datetime
+from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Literal, LiteralString
 from uuid import UUID
@@ -9,8 +9,10 @@ from pydantic import Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from stockade.kit.shapes import (
+    WHOLE,
     BoundedInstant,
     Code,
+    Day,
     Name,
     PositiveQuantity,
     Price,
@@ -78,7 +80,7 @@ class NewMovementLine(Shape):
     warehouse: Code
     location: Code | None = None
     lot: Code | None = None
-    expires_on: date | None = None
+    expires_on: Day | None = None
     serials: Annotated[list[Code], Field(max_length=1_000)] | None = None
     status: Status | None = None
     to_warehouse: Code | None = None
@@ -158,7 +160,7 @@ class NewReservationLine(Shape):
 
 class NewReservation(Shape):
     reference: Reference | None = None
-    expires_in_s: Annotated[int, Field(ge=1, le=EXPIRY_MAX_S)] = 900
+    expires_in_s: Annotated[int, Field(ge=1, le=EXPIRY_MAX_S), WHOLE] = 900
     mode: Literal["all", "partial"] = "all"
     lines: Annotated[list[NewReservationLine], Field(min_length=1, max_length=RESERVATION_LINES_MAX)]
 
@@ -202,7 +204,7 @@ class ReservationOutcomes(Shape):
 
 
 class ConsumedLine(Shape):
-    line: Annotated[int, Field(ge=1, le=RESERVATION_LINES_MAX)]
+    line: Annotated[int, Field(ge=1, le=RESERVATION_LINES_MAX), WHOLE]
     quantity: PositiveQuantity
 
 

@@ -5,7 +5,7 @@ Quantities and money travel as strings with an exact schema, because a JSON numb
 """
 
 import re
-from datetime import datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -75,6 +75,17 @@ Price = Annotated[Decimal, *_AT_LEAST_ZERO]
 """Money per unit, in the company's currency."""
 
 
+def _check_whole(value: Any) -> Any:
+    # JSON has one kind of number, so 1.0 is a whole one and may pass; a text or a truth value is none.
+    if isinstance(value, bool | str):
+        raise PydanticCustomError("int_type", "must be a whole number")
+    return value
+
+
+WHOLE = BeforeValidator(_check_whole)
+"""For a number in a body, after its bounds: `Annotated[int, Field(ge=1), WHOLE]`."""
+
+
 def _has_no_control(text: str) -> str:
     if any(ord(character) < 32 and character not in "\n\t" for character in text):
         raise PydanticCustomError("control_character", "must not contain control characters")
@@ -98,5 +109,24 @@ def check_instant(value: datetime | None) -> datetime | None:
     return value
 
 
-BoundedInstant = Annotated[AwareDatetime, AfterValidator(check_instant)]
+def _parse_dated(pattern: str, said: str) -> BeforeValidator:
+    """Refuse what is no text that begins with a day: as a number it would be taken for seconds since 1970."""
+    compiled = re.compile(pattern)
+
+    def check(value: Any) -> Any:
+        if isinstance(value, date) or (isinstance(value, str) and compiled.fullmatch(value)):
+            return value
+        raise PydanticCustomError("dated_text", "{said}", {"said": said})
+
+    return BeforeValidator(check)
+
+
+_DAY_PATTERN = r"\d{4}-\d{2}-\d{2}"
+
+Day = Annotated[date, _parse_dated(_DAY_PATTERN, "must be a day such as 2030-01-31, in a string")]
+BoundedInstant = Annotated[
+    AwareDatetime,
+    _parse_dated(_DAY_PATTERN + ".+", "must be a time with its offset such as 2030-01-31T08:00:00Z, in a string"),
+    AfterValidator(check_instant),
+]
 """An instant with offset; stored in UTC."""

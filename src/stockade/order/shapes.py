@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import Field, StringConstraints
 
-from stockade.kit.shapes import Code, Name, Note, PositiveQuantity, Price, Quantity, Reference, Shape
+from stockade.kit.shapes import WHOLE, Code, Name, Note, PositiveQuantity, Price, Quantity, Reference, Shape
 
 LINES_MAX = 256
 """What one reservation of the inventory-service can hold."""
@@ -28,7 +28,7 @@ OrderStatus: TypeAlias = Literal[
     "partially_returned",
     "returned",
 ]
-LineNumber = Annotated[int, Field(ge=1, le=LINES_MAX, strict=True)]
+LineNumber = Annotated[int, Field(ge=1, le=LINES_MAX), WHOLE]
 
 
 class NewCustomer(Shape):
@@ -65,7 +65,7 @@ class NewOrderLine(Shape):
 class NewOrder(Shape):
     customer: Code | None = None
     reference: Reference | None = None
-    priority: Annotated[int, Field(ge=0, le=9, strict=True)] = 5
+    priority: Annotated[int, Field(ge=0, le=9), WHOLE] = 5
     """9 is the most urgent."""
     warehouse: Code | None = None
     """Left out: the one that can fill the order, else the one that has most of it."""

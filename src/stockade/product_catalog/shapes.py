@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, PlainValidator, SkipValidation, StringConstraints, TypeAdapter
+from pydantic import AfterValidator, Field, PlainValidator, SkipValidation, StrictBool, StringConstraints, TypeAdapter
 from pydantic_core import PydanticCustomError
 
 from stockade.kit.shapes import Code, Name, Note, Price, Shape
@@ -70,7 +70,7 @@ class NewProduct(Shape):
     barcodes: Barcodes = Field(default=[])
     price: Price | None = None
     attributes: Attributes = Field(default={})
-    is_active: bool = True
+    is_active: StrictBool = True
 
 
 def _left_out() -> Any:
@@ -88,7 +88,7 @@ class ProductChange(Shape):
     barcodes: Barcodes = Field(default_factory=_left_out)
     price: Price | None = Field(default_factory=_left_out)
     attributes: Attributes = Field(default_factory=_left_out)
-    is_active: bool = Field(default_factory=_left_out)
+    is_active: StrictBool = Field(default_factory=_left_out)
 
 
 class Product(Shape):

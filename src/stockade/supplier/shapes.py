@@ -1,15 +1,14 @@
 """What the supplier-service is asked and answers."""
 
-import re
 from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from stockade.kit.shapes import Code, Name, PositiveQuantity, Price, Quantity, Reference, Shape
+from stockade.kit.shapes import WHOLE, Code, Day, Name, PositiveQuantity, Price, Quantity, Reference, Shape
 
 LINES_MAX = 1000
 
@@ -18,14 +17,6 @@ OrderStatus = Literal[
 ]
 ReceiptStatus = Literal["posting", "posted"]
 
-_DAY = re.compile(r"^\d{4}-\d{2}-\d{2}$")
-
-
-def _check_day(value: Any) -> Any:
-    if isinstance(value, date) or (isinstance(value, str) and _DAY.match(value)):
-        return value
-    raise PydanticCustomError("day", "must be a day such as 2030-01-31, in a string")
-
 
 def _check_share(value: Decimal) -> Decimal:
     if value > 1:
@@ -33,7 +24,6 @@ def _check_share(value: Decimal) -> Decimal:
     return value
 
 
-Day = Annotated[date, BeforeValidator(_check_day)]
 Share = Annotated[
     Quantity,
     AfterValidator(_check_share),
@@ -44,7 +34,7 @@ Email = Annotated[
     str,
     StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}$"),
 ]
-Days = Annotated[int, Field(strict=True, ge=0, le=3650)]
+Days = Annotated[int, Field(ge=0, le=3650), WHOLE]
 
 
 class NewSupplier(Shape):

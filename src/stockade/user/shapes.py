@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StrictBool, StringConstraints
 
 from stockade.kit.shapes import Name, Shape
 from stockade.user.passwords import LENGTH_MAX, LENGTH_MIN
@@ -54,7 +54,7 @@ class NewAccount(Shape):
 class AccountChange(Shape):
     name: Name | None = None
     roles: Roles | None = None
-    is_active: bool | None = None
+    is_active: StrictBool | None = None
 
 
 class Account(Shape):
