@@ -5,6 +5,7 @@ every table is as it was.
 """
 
 import base64
+import asyncio
 import contextlib
 import json
 import re
@@ -145,6 +146,7 @@ async def product() -> AsyncIterator[Product]:
             administrator = await database.fetchval('SELECT id::text FROM "user".accounts')
             product = Product(url, session, database, keys, operations, {"users": administrator})
             await fill(product)
+            await wait_until_heard(database)
             yield product
             await database.close()
 
@@ -155,6 +157,18 @@ async def enter(data: Path) -> asyncpg.Connection:
     return await asyncpg.connect(
         host=str(find_socket_directory(data)), port=5432, user=OWNER_ROLE, password=password, database=DATABASE
     )
+
+
+async def wait_until_heard(database: asyncpg.Connection) -> None:
+    """Until the inventory has heard what the catalog told, so that nothing is written any more without being asked."""
+    async with asyncio.timeout(30):
+        while not await database.fetchval(
+            """
+            SELECT (SELECT max(position) FROM product_catalog.outbox)
+                 = (SELECT position FROM inventory.feed_cursors WHERE source = 'product-catalog-service')
+            """
+        ):
+            await asyncio.sleep(0.1)
 
 
 async def fill(product: Product) -> None:

@@ -65,6 +65,8 @@ class Place:
         return subprocess.Popen(
             [str(tree / "deploy.sh"), *arguments], env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            # A job in the background of a script is born deaf to SIGINT, and a shell cannot get its hearing back.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - no other thread forks here
         )  # fmt: skip
 
     def deploy(self, *arguments: str, tree: Path = TREE) -> tuple[int, str, str]:
