@@ -4,8 +4,8 @@ One `stockade up` with a little of everything; every refusal is asked for throug
 every table is as it was.
 """
 
-import base64
 import asyncio
+import base64
 import contextlib
 import json
 import re
@@ -162,13 +162,16 @@ async def enter(data: Path) -> asyncpg.Connection:
 async def wait_until_heard(database: asyncpg.Connection) -> None:
     """Until the inventory has heard what the catalog told, so that nothing is written any more without being asked."""
     async with asyncio.timeout(30):
-        while not await database.fetchval(
-            """
-            SELECT (SELECT max(position) FROM product_catalog.outbox)
-                 = (SELECT position FROM inventory.feed_cursors WHERE source = 'product-catalog-service')
-            """
-        ):
+        while True:
+            if await database.fetchval(_IS_HEARD):
+                return
             await asyncio.sleep(0.1)
+
+
+_IS_HEARD = """
+    SELECT (SELECT max(position) FROM product_catalog.outbox)
+         = (SELECT position FROM inventory.feed_cursors WHERE source = 'product-catalog-service')
+"""
 
 
 async def fill(product: Product) -> None:
