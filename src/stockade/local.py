@@ -29,7 +29,7 @@ from stockade.serving import bind, serve
 from stockade.targets import SCHEMAS, SERVICES, assemble_all, migrate
 from stockade.user.accounts import BOOTSTRAP, count_accounts, create_account
 from stockade.user.passwords import LENGTH_MIN, hash_password
-from stockade.user.shapes import Email
+from stockade.user.shapes import LowerEmail
 from stockade.user.signing import read_signing_keys
 
 DATABASE = "stockade"
@@ -223,7 +223,7 @@ async def _ensure_administrator(settings: Settings, environment: Environment, sa
 def check_address(email: str) -> str:
     """An e-mail address in the form in which people sign in with it."""
     try:
-        return TypeAdapter(Email).validate_python(email)
+        return TypeAdapter(LowerEmail).validate_python(email)
     except ValidationError as error:
         raise ConfigurationError(f"{email!r} is not an e-mail address, so nobody could sign in with it.") from error
 

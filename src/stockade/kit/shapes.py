@@ -15,6 +15,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
@@ -92,13 +93,20 @@ def _has_no_control(text: str) -> str:
     return text
 
 
-_PRINTABLE = AfterValidator(_has_no_control)
+_PRINTABLE = AfterValidator(_has_no_control), Field(json_schema_extra={"pattern": r"^[^\x00-\x08\x0b-\x1f]*$"})
 
 Code = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,63}$")]
 """A code that people type and print: SKU, warehouse, location, lot. Letters, digits and . _ / - ; at most 64."""
-Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), _PRINTABLE]
-Note = Annotated[str, StringConstraints(min_length=1, max_length=2_000), _PRINTABLE]
-Reference = Annotated[str, StringConstraints(min_length=1, max_length=128), _PRINTABLE]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True), *_PRINTABLE]
+Note = Annotated[str, StringConstraints(min_length=1, max_length=2_000), *_PRINTABLE]
+Email = Annotated[
+    str,
+    # Spelt out because engines differ in what white space is.
+    StringConstraints(
+        strip_whitespace=True, max_length=254, pattern=r"^[^@\x00-\x20\x7f-\xa0]{1,64}@[^@\x00-\x20\x7f-\xa0]{1,189}$"
+    ),
+]
+Reference = Annotated[str, StringConstraints(min_length=1, max_length=128), *_PRINTABLE]
 """A document of the caller: an order number, a delivery note."""
 
 

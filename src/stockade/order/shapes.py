@@ -5,17 +5,13 @@ from decimal import Decimal
 from typing import Annotated, Literal, TypeAlias
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import Field
 
-from stockade.kit.shapes import WHOLE, Code, Name, Note, PositiveQuantity, Price, Quantity, Reference, Shape
+from stockade.kit.shapes import WHOLE, Code, Email, Name, Note, PositiveQuantity, Price, Quantity, Reference, Shape
 
 LINES_MAX = 256
 """What one reservation of the inventory-service can hold."""
 
-Email = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}$"),
-]
 AllocationMode: TypeAlias = Literal["all", "partial", "none"]
 Disposition: TypeAlias = Literal["restock", "quality_hold", "damaged"]
 OrderStatus: TypeAlias = Literal[

@@ -56,7 +56,11 @@ Barcode = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]{1,80}$"), Afte
 Barcodes = Annotated[list[Barcode], Field(max_length=BARCODES_MAX), AfterValidator(_check_distinct)]
 AttributeName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f]{1,64}$")]
 AttributeValue = Annotated[bool | str, PlainValidator(_check_attribute, json_schema_input_type=bool | _AttributeText)]
-Attributes = Annotated[dict[AttributeName, AttributeValue], Field(max_length=ATTRIBUTES_MAX)]
+Attributes = Annotated[
+    dict[AttributeName, AttributeValue],
+    # Without the extra the schema would allow every value under a name that is none.
+    Field(max_length=ATTRIBUTES_MAX, json_schema_extra={"additionalProperties": False}),
+]
 
 
 class NewProduct(Shape):

@@ -5,10 +5,10 @@ from decimal import Decimal
 from typing import Annotated, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, Field, StringConstraints, WithJsonSchema
+from pydantic import AfterValidator, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from stockade.kit.shapes import WHOLE, Code, Day, Name, PositiveQuantity, Price, Quantity, Reference, Shape
+from stockade.kit.shapes import WHOLE, Code, Day, Email, Name, PositiveQuantity, Price, Quantity, Reference, Shape
 
 LINES_MAX = 1000
 
@@ -30,10 +30,6 @@ Share = Annotated[
     WithJsonSchema({"type": "string", "pattern": r"^(0(\.[0-9]{1,6})?|1(\.0{1,6})?)$", "examples": ["0.05"]}),
 ]
 """A part of a whole, such as "0.05" for five per cent."""
-Email = Annotated[
-    str,
-    StringConstraints(strip_whitespace=True, max_length=254, pattern=r"^[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}$"),
-]
 Days = Annotated[int, Field(ge=0, le=3650), WHOLE]
 
 

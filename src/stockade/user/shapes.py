@@ -6,15 +6,11 @@ from uuid import UUID
 
 from pydantic import Field, StrictBool, StringConstraints
 
-from stockade.kit.shapes import Name, Shape
+from stockade.kit.shapes import Email, Name, Shape
 from stockade.user.passwords import LENGTH_MAX, LENGTH_MIN
 
-Email = Annotated[
-    str,
-    StringConstraints(
-        to_lower=True, strip_whitespace=True, max_length=254, pattern=r"^[^@\s\x00-\x1f]{1,64}@[^@\s\x00-\x1f]{1,189}$"
-    ),
-]
+LowerEmail = Annotated[Email, StringConstraints(to_lower=True)]
+"""An address to sign in with, in any case."""
 Password = Annotated[str, StringConstraints(min_length=1, max_length=LENGTH_MAX)]
 NewPassword = Annotated[str, StringConstraints(min_length=LENGTH_MIN, max_length=LENGTH_MAX)]
 RoleName = Literal["admin", "manager", "warehouse", "sales", "purchasing", "auditor", "viewer"]
@@ -22,7 +18,7 @@ Roles = Annotated[list[RoleName], Field(max_length=7)]
 
 
 class Login(Shape):
-    email: Email
+    email: LowerEmail
     password: Password
 
 
@@ -45,7 +41,7 @@ class PasswordChange(Shape):
 
 
 class NewAccount(Shape):
-    email: Email
+    email: LowerEmail
     name: Name
     password: NewPassword
     roles: Roles
