@@ -465,6 +465,9 @@ async def test_a_signal_during_the_start_ends_it_and_the_next_start_works(how: s
         assert not (data / "postgres" / "postmaster.pid").exists()
         async with everything_up(data) as (url, _):
             await sign_in(url, ADMIN_EMAIL, ADMIN_PASSWORD)
+        # Nothing runs now: the command starts the server for itself and leaves the directory to the next one.
+        assert parse(await succeed("integrity", "--json", "--data", str(data), environment={}))["violations"] == 0
+        assert not (data / "postgres" / "postmaster.pid").exists()
 
 
 async def test_it_uses_the_database_that_it_is_given(installation: Installation):
