@@ -55,6 +55,12 @@ class _Connection(asyncpg.Connection):
     def get_reset_query(self) -> str:
         return ""
 
+    async def close(self, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 - the name is asyncpg's
+        try:
+            await super().close(timeout=timeout)
+        except OSError:  # The server is gone, so there is nobody to say goodbye to.
+            self.terminate()
+
 
 class Database:
     """The pool of one service."""
